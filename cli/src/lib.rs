@@ -1,0 +1,1 @@
+//! nixrun as a library.

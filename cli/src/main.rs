@@ -1,0 +1,2 @@
+//! The nixrun command.
+fn main() {}

@@ -1,0 +1,77 @@
+//! What was asked of the network: the input of [`crate::NetworkPlan`].
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+
+/// The network of one container that has a network namespace of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkConfig {
+    /// The container's name; the names and MAC addresses of its links derive from it.
+    pub container: String,
+    /// The veth pair; without one the container has the loopback link only.
+    pub veth: Option<Veth>,
+    /// Who translates the container's addresses on their way out.
+    pub nat: Nat,
+    /// Ports of the host that lead into the container.
+    pub forwards: Vec<Forward>,
+}
+
+/// A veth pair between the host and the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Veth {
+    /// Name of the container's end: `eth0` for NixOS containers, `host0` in the nspawn personality.
+    pub container_link: String,
+    /// A bridge on the host that the host's end joins. The host's end then has no address of its own and is
+    /// called `vb-NAME` instead of `ve-NAME`.
+    pub bridge: Option<String>,
+    /// MAC address of the container's end; nspawn's stable one when absent.
+    pub container_mac: Option<[u8; 6]>,
+    /// IPv4 address of the host's end (`HOST_ADDRESS`), a /32 as NixOS sets it. It is the container's default
+    /// gateway, also when it belongs to the bridge.
+    pub host_address: Option<Ipv4Addr>,
+    /// IPv6 counterpart of `host_address` (`HOST_ADDRESS6`), a /128.
+    pub host_address6: Option<Ipv6Addr>,
+    /// IPv4 address of the container's end (`LOCAL_ADDRESS`), /32 unless a prefix was written.
+    pub local_address: Option<Ipv4Net>,
+    /// IPv6 counterpart of `local_address` (`LOCAL_ADDRESS6`).
+    pub local_address6: Option<Ipv6Net>,
+}
+
+/// Which of the container's packets leave the host under the host's address.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Nat {
+    /// Private sources (RFC 1918, 100.64.0.0/10, IPv6 ULA) that leave through a link that is no container's.
+    #[default]
+    Auto,
+    /// None: the administrator routes or translates.
+    No,
+    /// As `Auto`, but only through this link (`networking.nat.externalInterface`).
+    Interface(String),
+}
+
+/// Transport protocol of a forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// One port of the host that leads into the container, from outside, from the host's own addresses and from
+/// 127.0.0.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Forward {
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Only this address of the host listens; all of them when absent.
+    pub host_address: Option<IpAddr>,
+    /// Port on the host.
+    pub host_port: u16,
+    /// Port in the container.
+    pub container_port: u16,
+}

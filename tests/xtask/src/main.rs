@@ -1,0 +1,2 @@
+//! `cargo xtask`: everything that builds, tests, shows or measures nixrun.
+fn main() {}

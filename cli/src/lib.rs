@@ -1,1 +1,11 @@
-//! nixrun as a library.
+//! nixrun as a library: whole operations over `runtime` and `netsetup` together, which the binary's commands and
+//! embedding managers both call.
+#![forbid(unsafe_code)]
+
+pub mod configured;
+pub mod env_file;
+pub mod forward;
+pub mod nearest;
+pub mod nixos_boot;
+pub mod nixos_conf;
+pub mod signals;

@@ -321,13 +321,16 @@ fn usable(address: IpAddr) -> bool {
 }
 
 fn mac_address(value: &str) -> Result<[u8; 6], String> {
-    let expected = || "six bytes in hexadecimal such as 02:00:00:00:00:01, not a multicast address".to_owned();
+    let expected =
+        || "six bytes in hexadecimal such as 02:00:00:00:00:01, not a multicast address".to_owned();
     let mut mac = [0; 6];
     let mut parts = value.split(':');
     for byte in &mut mac {
         let part = parts.next().filter(|part| part.len() == 2).ok_or_else(expected)?;
         // from_str_radix() alone would also take "+1".
-        *byte = part.bytes().all(|b| b.is_ascii_hexdigit())
+        *byte = part
+            .bytes()
+            .all(|b| b.is_ascii_hexdigit())
             .then(|| u8::from_str_radix(part, 16).ok())
             .flatten()
             .ok_or_else(expected)?;

@@ -196,7 +196,10 @@ fn a_file_that_cannot_be_read_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("web.conf");
     let sentence = nixos_conf::read(&missing).unwrap_err().to_string();
-    assert!(sentence.contains(&*missing.to_string_lossy()) && sentence.contains("No such file"), "{sentence}");
+    assert!(
+        sentence.contains(&*missing.to_string_lossy()) && sentence.contains("No such file"),
+        "{sentence}"
+    );
 
     std::fs::write(&missing, b"AUTO_START=1\n\nFLAKE=\xff\n").unwrap();
     let sentence = nixos_conf::read(&missing).unwrap_err().to_string();

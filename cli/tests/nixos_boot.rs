@@ -1,0 +1,315 @@
+//! What a container's settings become, on fake hosts in temporary directories, and what is refused before anything is
+//! created.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use netsetup::{Nat, NetworkConfig, Veth};
+use nixrun::nixos_boot::{self, Boot, BootError};
+use nixrun::nixos_conf;
+use runtime::{HostPaths, Mount, Network, Preparation, Store};
+
+const SYSTEM: &str = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nixos-system-web-24.11";
+const CONF: &str = "/etc/nixos-containers/web.conf";
+
+/// A host with one system in its store, a Nix database and a daemon socket.
+struct Host {
+    dir: tempfile::TempDir,
+    paths: HostPaths,
+}
+
+impl Host {
+    fn new() -> Host {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host { paths: HostPaths::below(dir.path()), dir };
+        for path in ["/nix/var/nix/db", "/nix/var/nix/daemon-socket", "/var/lib/nixos-containers", "/etc"] {
+            fs::create_dir_all(host.path(path)).unwrap();
+        }
+        host.executable(&format!("{SYSTEM}/init"));
+        fs::write(host.path("/etc/resolv.conf"), "nameserver 192.0.2.1\n").unwrap();
+        host
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path.trim_start_matches('/'))
+    }
+
+    fn executable(&self, path: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "#!/bin/sh\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o555)).unwrap();
+    }
+
+    fn boot(&self, conf: &str) -> Result<Boot, BootError> {
+        let conf = nixos_conf::parse(conf, Path::new(CONF)).unwrap();
+        nixos_boot::to_configs("web", &conf, &self.paths, Nat::Auto)
+    }
+
+    /// The sentence with which settings are refused; the host's own root is left out of it.
+    fn refusal(&self, conf: &str) -> String {
+        let before = fs::read_dir(self.path("/var/lib/nixos-containers")).unwrap().count();
+        let error = self.boot(conf).expect_err(conf).to_string();
+        assert_eq!(fs::read_dir(self.path("/var/lib/nixos-containers")).unwrap().count(), before);
+        error.replace(self.dir.path().to_str().unwrap(), "")
+    }
+}
+
+fn with_system(rest: &str) -> String {
+    format!("SYSTEM_PATH={SYSTEM}\n{rest}")
+}
+
+#[test]
+fn a_container_on_the_hosts_network() {
+    let host = Host::new();
+    let boot = host.boot(&with_system("COPY_RESOLV_CONF=1\n")).unwrap();
+    assert_eq!(boot.network, None);
+    assert_eq!(boot.notes, [""; 0]);
+    let container = boot.container;
+    assert_eq!(container.name, "web");
+    assert_eq!(container.rootfs, host.path("/var/lib/nixos-containers/web"));
+    assert_eq!(container.payload.argv, [format!("{SYSTEM}/init").as_str()]);
+    assert!(container.payload.env.is_empty());
+    assert_eq!(container.network, Network::Host);
+    assert_eq!((container.stop_signal, container.notify_ready, container.tty_gid), (37, true, 3));
+    let Some(Store::Whole(store)) = container.store else { panic!("{:?}", container.store) };
+    assert_eq!(store, host.path("/nix/store"));
+
+    let directory = |path: &str, mode| Preparation::Directory { path: path.into(), mode };
+    let host_directory = |path: &str| Preparation::HostDirectory { path: host.path(path), mode: 0o755 };
+    let expected = [
+        host_directory("/var/lib/nixos-containers/web"),
+        directory("/usr/bin", 0o755),
+        directory("/etc", 0o755),
+        directory("/var/lib", 0o755),
+        directory("/var/lib/private", 0o700),
+        directory("/root", 0o700),
+        Preparation::EmptyFile { path: "/etc/os-release".into() },
+        Preparation::EmptyFile { path: "/etc/machine-id".into() },
+        host_directory("/nix/var/nix/profiles/per-container/web"),
+        host_directory("/nix/var/nix/gcroots/per-container/web"),
+        Preparation::CopyFile { from: host.path("/etc/resolv.conf"), path: "/etc/resolv.conf".into() },
+    ];
+    assert_eq!(container.preparation, expected);
+
+    let bind = |source: &str, target: &str, read_only| Mount::Bind {
+        source: host.path(source),
+        target: target.into(),
+        read_only,
+        recursive: true,
+    };
+    let expected = [
+        bind("/nix/var/nix/db", "/nix/var/nix/db", true),
+        bind("/nix/var/nix/daemon-socket", "/nix/var/nix/daemon-socket", true),
+        bind("/nix/var/nix/profiles/per-container/web", "/nix/var/nix/profiles", false),
+        bind("/nix/var/nix/gcroots/per-container/web", "/nix/var/nix/gcroots", false),
+    ];
+    assert_eq!(container.mounts, expected);
+}
+
+#[test]
+fn a_container_with_a_network_of_its_own() {
+    let boot = Host::new()
+        .boot(&with_system(
+            "PRIVATE_NETWORK=1\nHOST_BRIDGE=br0\nHOST_PORT=tcp:8080:80\nHOST_ADDRESS=10.0.0.1\n\
+             HOST_ADDRESS6=fc00::1\nLOCAL_ADDRESS=10.0.0.2/24\nLOCAL_ADDRESS6=fc00::2\n\
+             LOCAL_MAC_ADDRESS=02:00:00:00:00:01\n",
+        ))
+        .unwrap();
+    let veth = Veth {
+        container_link: "eth0".into(),
+        bridge: Some("br0".into()),
+        container_mac: Some([2, 0, 0, 0, 0, 1]),
+        host_address: Some("10.0.0.1".parse().unwrap()),
+        host_address6: Some("fc00::1".parse().unwrap()),
+        local_address: Some("10.0.0.2/24".parse().unwrap()),
+        local_address6: Some("fc00::2/128".parse().unwrap()),
+    };
+    let forwards = vec![nixrun::forward::parse("tcp:8080:80").unwrap()];
+    let expected = NetworkConfig { container: "web".into(), veth: Some(veth), nat: Nat::Auto, forwards };
+    assert_eq!(boot.network, Some(expected));
+    assert_eq!(boot.container.network, Network::Private);
+    assert_eq!(boot.container.payload.env, [("PRIVATE_NETWORK".into(), "1".into())]);
+}
+
+#[test]
+fn the_start_scripts_conditions_decide_on_the_links() {
+    let host = Host::new();
+    for (conf, private, veth) in [
+        ("", false, false),
+        ("PRIVATE_NETWORK=0\n", false, false),
+        ("PRIVATE_NETWORK=1\n", true, false),
+        ("HOST_BRIDGE=br0\n", true, true),
+        ("HOST_ADDRESS=10.0.0.1\n", true, true),
+        ("LOCAL_ADDRESS6=fc00::2\n", true, true),
+    ] {
+        let network = host.boot(&with_system(conf)).unwrap().network;
+        assert_eq!((network.is_some(), network.is_some_and(|n| n.veth.is_some())), (private, veth), "{conf}");
+    }
+}
+
+#[test]
+fn without_a_system_path_the_containers_profile_boots() {
+    let host = Host::new();
+    let profiles = host.path("/nix/var/nix/profiles/per-container/web");
+    fs::create_dir_all(&profiles).unwrap();
+    symlink("system-1-link", profiles.join("system")).unwrap();
+    symlink(SYSTEM, profiles.join("system-1-link")).unwrap();
+    for conf in ["", "FLAKE=github:example/site#web\n", "SYSTEM_PATH=/nix/var/nix/profiles/system\n"] {
+        let boot = host.boot(conf).unwrap();
+        assert_eq!(boot.container.payload.argv, ["/nix/var/nix/profiles/system/init"], "{conf}");
+    }
+}
+
+#[test]
+fn links_are_followed_below_the_hosts_root_only() {
+    let host = Host::new();
+    fs::remove_file(host.path("/etc/resolv.conf")).unwrap();
+    fs::create_dir_all(host.path("/run/resolve")).unwrap();
+    fs::write(host.path("/run/resolve/stub.conf"), "").unwrap();
+    symlink("../../../../../../run/resolve/stub.conf", host.path("/etc/resolv.conf")).unwrap();
+    let steps = host.boot(&with_system("COPY_RESOLV_CONF=1\n")).unwrap().container.preparation;
+    let from = host.path("/run/resolve/stub.conf");
+    assert_eq!(steps.last(), Some(&Preparation::CopyFile { from, path: "/etc/resolv.conf".into() }));
+}
+
+#[test]
+fn what_the_host_lacks_is_left_out_and_noted() {
+    let host = Host::new();
+    fs::remove_dir(host.path("/nix/var/nix/daemon-socket")).unwrap();
+    fs::remove_file(host.path("/etc/resolv.conf")).unwrap();
+    let boot = host.boot(&with_system("COPY_RESOLV_CONF=1\n")).unwrap();
+    assert_eq!(boot.container.mounts.len(), 3);
+    assert!(!boot.container.preparation.iter().any(|s| matches!(s, Preparation::CopyFile { .. })));
+    let notes = boot.notes.join("\n");
+    assert!(notes.contains("/etc/resolv.conf is not copied into the container: "), "{notes}");
+    assert!(notes.contains("/nix/var/nix/daemon-socket does not exist"), "{notes}");
+}
+
+#[test]
+fn a_root_that_is_no_directory_is_refused() {
+    let host = Host::new();
+    let root = host.path("/var/lib/nixos-containers/web");
+    symlink("/etc", &root).unwrap();
+    assert_eq!(
+        host.refusal(&with_system("")),
+        "cannot use /var/lib/nixos-containers/web as the root of container web: it is a symbolic link; make it a \
+         directory, or mount the real one there"
+    );
+    fs::remove_file(&root).unwrap();
+    fs::write(&root, "").unwrap();
+    assert!(host.refusal(&with_system("")).ends_with("web: it is not a directory"));
+    fs::remove_file(&root).unwrap();
+    fs::create_dir(&root).unwrap();
+    host.boot(&with_system("")).unwrap();
+}
+
+#[test]
+fn a_host_without_a_nix_database_is_refused() {
+    let host = Host::new();
+    fs::remove_dir(host.path("/nix/var/nix/db")).unwrap();
+    assert_eq!(
+        host.refusal(&with_system("")),
+        "cannot prepare container web: /nix/var/nix/db is not a directory; the host's Nix database belongs there"
+    );
+}
+
+#[test]
+fn a_system_path_that_cannot_boot_is_refused() {
+    let host = Host::new();
+    let system = |n: u32| format!("/nix/store/{n:032}-system");
+    fs::create_dir_all(host.path(&system(1))).unwrap();
+    fs::create_dir_all(host.path(&system(2))).unwrap();
+    fs::write(host.path(&format!("{}/init", system(2))), "").unwrap();
+    fs::create_dir_all(host.path(&system(3))).unwrap();
+    host.executable("/etc/init");
+    symlink("/etc/init", host.path(&format!("{}/init", system(3)))).unwrap();
+    fs::create_dir_all(host.path(&format!("{}/init", system(4)))).unwrap();
+    host.executable("/srv/system/init");
+    symlink("/srv/system", host.path("/nix/store/link")).unwrap();
+    host.executable("/nix/store/nohash/init");
+    for (path, problem) in [
+        (system(0), "cannot be used: No such file or directory"),
+        (system(1), "has no usable init: No such file or directory"),
+        (system(2), "whose init is not an executable file"),
+        (system(3), "whose init leads to /etc/init outside the Nix store"),
+        (system(4), "whose init is not an executable file"),
+        ("/srv/system".to_owned(), "leads to /srv/system, which is not in the Nix store"),
+        ("/nix/store/link".to_owned(), "leads to /srv/system, which is not in the Nix store"),
+        ("/nix/store".to_owned(), "leads to /nix/store, which is not in the Nix store"),
+        ("/nix/store/nohash".to_owned(), "leads to /nix/store/nohash, which is not in the Nix store"),
+    ] {
+        let sentence = host.refusal(&format!("AUTO_START=1\nSYSTEM_PATH={path}\n"));
+        assert!(sentence.starts_with(&format!("{CONF}:2: SYSTEM_PATH ")), "{sentence}");
+        assert!(sentence.contains(problem), "{path}: {sentence}");
+    }
+}
+
+#[test]
+fn a_container_that_was_never_built_is_refused() {
+    let host = Host::new();
+    assert_eq!(
+        host.refusal("AUTO_START=0\n"),
+        "/etc/nixos-containers/web.conf: SYSTEM_PATH is not set and the container's profile \
+         /nix/var/nix/profiles/per-container/web/system cannot be used: No such file or directory (os error 2)"
+    );
+    assert_eq!(
+        host.refusal("FLAKE=github:example/site#web\n"),
+        "/etc/nixos-containers/web.conf:1: FLAKE is \"github:example/site#web\", which nixrun does not build; run \
+         `nixos-container update web` first"
+    );
+}
+
+#[test]
+fn what_nixrun_cannot_do_yet_is_refused_by_name() {
+    let host = Host::new();
+    for (line, what) in [
+        ("PRIVATE_USERS=pick", "user namespaces"),
+        ("PRIVATE_USERS=identity", "user namespaces"),
+        ("PRIVATE_USERS=0", "user namespaces"),
+        ("NETWORK_NAMESPACE_PATH=/run/netns/x", "joining a network namespace"),
+        ("INTERFACES=eth1", "moving links of the host"),
+        ("MACVLANS=eth1", "macvlans"),
+        ("EXTRA_NSPAWN_FLAGS=--bind=/a", "further systemd-nspawn options"),
+    ] {
+        let sentence = host.refusal(&with_system(line));
+        let (key, _) = line.split_once('=').unwrap();
+        let head = format!("{CONF}:2: {key} asks for {what}");
+        assert!(sentence.starts_with(&head), "{sentence}");
+    }
+    host.boot(&with_system("PRIVATE_USERS=no\nINTERFACES=\nEXTRA_NSPAWN_FLAGS=' '\n")).unwrap();
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused() {
+    let host = Host::new();
+    for (conf, key, problem) in [
+        ("HOST_PORT=8080:80", "HOST_PORT", "cannot forward port 8080, because the container has no link"),
+        ("HOST_PORT=80\nPRIVATE_NETWORK=1", "HOST_PORT", "because the container has no link"),
+        ("HOST_PORT=80\nHOST_BRIDGE=br0", "HOST_PORT", "leads to; set LOCAL_ADDRESS"),
+        ("HOST_PORT=192.0.2.1:80\nLOCAL_ADDRESS6=fc00::2", "HOST_PORT", "leads to; set LOCAL_ADDRESS"),
+        ("HOST_PORT=[fc00::9]:80\nLOCAL_ADDRESS=10.0.0.2", "HOST_PORT", "leads to; set LOCAL_ADDRESS6"),
+        (
+            "LOCAL_MAC_ADDRESS=02:00:00:00:00:01\nPRIVATE_NETWORK=1",
+            "LOCAL_MAC_ADDRESS",
+            "has no link to apply to",
+        ),
+        ("LOCAL_ADDRESS=10.0.0.1/24\nHOST_ADDRESS=10.0.0.1", "LOCAL_ADDRESS", "is the same address as HOST"),
+        ("LOCAL_ADDRESS6=fc00::1\nHOST_ADDRESS6=fc00::1", "LOCAL_ADDRESS6", "is the same address as HOST"),
+    ] {
+        let sentence = host.refusal(&with_system(conf));
+        assert!(sentence.starts_with(&format!("{CONF}:2: {key} ")), "{sentence}");
+        assert!(sentence.contains(problem), "{conf}: {sentence}");
+    }
+}
+
+#[test]
+fn a_name_that_is_no_hostname_is_refused() {
+    let host = Host::new();
+    let conf = nixos_conf::parse("", Path::new(CONF)).unwrap();
+    for name in ["../etc", "a_b", ""] {
+        let error = nixos_boot::to_configs(name, &conf, &host.paths, Nat::Auto).unwrap_err();
+        assert!(error.to_string().contains("cannot name a container"), "{error}");
+    }
+}

@@ -1,2 +1,43 @@
-//! `cargo xtask`: everything that builds, tests, shows or measures nixrun.
-fn main() {}
+//! `cargo xtask`: everything that builds, tests, shows or measures nixrun. One module for each subcommand, with its
+//! arguments and a `run`.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
+
+mod fixture_command;
+mod vm;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Builds, tests, shows and measures nixrun")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Builds a sample container's system, and a directory that stands for its host
+    Fixture(fixture_command::Args),
+    /// Builds virtual machines, and runs tests in them
+    Vm(vm::Args),
+}
+
+/// What a subcommand fails with: one sentence for the user.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Fixture(args) => fixture_command::run(&args),
+        Command::Vm(args) => vm::run(&args),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("cargo xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -2,10 +2,14 @@
 //! embedding managers both call.
 #![forbid(unsafe_code)]
 
+pub mod args;
 pub mod configured;
 pub mod env_file;
+pub mod exit;
 pub mod forward;
+pub mod lookup;
 pub mod nearest;
 pub mod nixos_boot;
 pub mod nixos_conf;
+pub mod nspawn;
 pub mod signals;

@@ -3,21 +3,22 @@
 //! The result is what nixpkgs' start script and its one systemd-nspawn call arrive at together. All checks that need
 //! no privileges happen here, before anything is created.
 
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use netsetup::{Nat, NetworkConfig, Veth};
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use runtime::{ContainerConfig, HostPaths, Mount, Network, Payload, Preparation, Store};
 
 use crate::configured::{self, FindError};
+use crate::lookup::lookup;
 use crate::nixos_conf::{NixosConf, PrivateUsers};
 use crate::signals;
 
 /// Where Nix keeps everything that is immutable.
 const STORE: &str = "/nix/store";
+/// Where a container's own profiles are inside it; on the host, below `per-container/NAME` there.
+const PROFILES: &str = "/nix/var/nix/profiles";
 /// What boots when the settings name no `SYSTEM_PATH`: the container's own system profile, as seen inside.
 const SYSTEM_PROFILE: &str = "/nix/var/nix/profiles/system";
 
@@ -153,11 +154,11 @@ fn root_directory(name: &str, host: &HostPaths) -> Result<PathBuf, BootError> {
 fn system_path(name: &str, conf: &NixosConf, host: &HostPaths) -> Result<PathBuf, BootError> {
     let wrong = |problem: String| setting(conf, "SYSTEM_PATH", problem);
     let system = conf.system_path.clone().unwrap_or_else(|| SYSTEM_PROFILE.into());
-    let on_host = match system.strip_prefix("/nix/var/nix/profiles") {
-        Ok(profile) => Path::new("/nix/var/nix/profiles/per-container").join(name).join(profile),
+    let on_host = match system.strip_prefix(PROFILES) {
+        Ok(profile) => Path::new(PROFILES).join("per-container").join(name).join(profile),
         Err(_) => system.clone(),
     };
-    let real = resolve(host, &on_host).map_err(|e| match (&conf.flake, &conf.system_path) {
+    let real = lookup(host, &on_host).map_err(|e| match (&conf.flake, &conf.system_path) {
         (Some(flake), None) => setting(
             conf,
             "FLAKE",
@@ -175,13 +176,16 @@ fn system_path(name: &str, conf: &NixosConf, host: &HostPaths) -> Result<PathBuf
             real.path.display()
         )));
     }
-    let init = resolve(host, &on_host.join("init"))
+    if !system.starts_with(STORE) && !system.starts_with(PROFILES) {
+        return Err(wrong(format!(
+            "is {}, a path that the container does not have; write {} instead",
+            system.display(),
+            real.path.display()
+        )));
+    }
+    let init = lookup(host, &on_host.join("init"))
         .map_err(|e| wrong(format!("is {}, which has no usable init: {e}", system.display())))?;
-    let metadata = init
-        .file
-        .metadata()
-        .map_err(|e| wrong(format!("is {}, whose init cannot be read: {e}", system.display())))?;
-    if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
+    if !init.metadata.is_file() || init.metadata.permissions().mode() & 0o111 == 0 {
         return Err(wrong(format!("is {}, whose init is not an executable file", system.display())));
     }
     if !in_store(&init.path) {
@@ -203,28 +207,6 @@ fn in_store(path: &Path) -> bool {
     object
         .split_once('-')
         .is_some_and(|(hash, name)| hash.len() == 32 && hash.bytes().all(base32) && !name.is_empty())
-}
-
-struct Resolved {
-    file: File,
-    /// Where it is, as seen from the host's root.
-    path: PathBuf,
-}
-
-/// Opens an absolute path as a process with the host's root as `/` would, and says where it led.
-fn resolve(host: &HostPaths, path: &Path) -> io::Result<Resolved> {
-    let root = File::open(host.root())?;
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let file = File::from(openat2(&root, path, how)?);
-    let place = |file: &File| {
-        use std::os::fd::AsRawFd;
-        std::fs::read_link(host.proc("self/fd").join(file.as_raw_fd().to_string()))
-    };
-    let (root, real) = (place(&root)?, place(&file)?);
-    let path = Path::new("/").join(real.strip_prefix(&root).unwrap_or(&real));
-    Ok(Resolved { file, path })
 }
 
 /// What nixpkgs' start script makes before it starts systemd-nspawn.
@@ -254,7 +236,7 @@ fn preparation(
         }),
     );
     if conf.copy_resolv_conf {
-        match resolve(host, Path::new("/etc/resolv.conf")) {
+        match lookup(host, Path::new("/etc/resolv.conf")) {
             Ok(found) => steps
                 .push(Preparation::CopyFile { from: host.join(found.path), path: "/etc/resolv.conf".into() }),
             Err(e) => notes.push(format!(

@@ -252,7 +252,7 @@ fn absolute_path(value: &str) -> Result<PathBuf, String> {
 }
 
 /// A name that the kernel's `dev_valid_name()` accepts for a link.
-fn link_name(value: &str) -> Result<String, String> {
+pub(crate) fn link_name(value: &str) -> Result<String, String> {
     let forbidden = |c: char| matches!(c, '/' | ':' | '\0') || c.is_ascii_whitespace() || c == '\x0b';
     if value.is_empty() || value.len() > 15 || matches!(value, "." | "..") || value.contains(forbidden) {
         return Err("a link's name: 1 to 15 bytes without white space, / or :".to_owned());
@@ -301,14 +301,14 @@ fn host_address6(value: &str) -> Result<Ipv6Addr, String> {
     })
 }
 
-fn local_address(value: &str) -> Result<Ipv4Net, String> {
+pub(crate) fn local_address(value: &str) -> Result<Ipv4Net, String> {
     let net = value.parse().ok().or_else(|| Some(Ipv4Net::from(value.parse::<Ipv4Addr>().ok()?)));
     net.filter(|net| usable(IpAddr::V4(net.addr())) && net.prefix_len() > 0).ok_or_else(|| {
         "an IPv4 address with or without a prefix, such as 10.233.1.2 or 192.168.7.2/24".to_owned()
     })
 }
 
-fn local_address6(value: &str) -> Result<Ipv6Net, String> {
+pub(crate) fn local_address6(value: &str) -> Result<Ipv6Net, String> {
     let net = value.parse().ok().or_else(|| Some(Ipv6Net::from(value.parse::<Ipv6Addr>().ok()?)));
     net.filter(|net| usable(IpAddr::V6(net.addr())) && net.prefix_len() > 0)
         .ok_or_else(|| "an IPv6 address with or without a prefix, such as fc00::2 or fc00::2/64".to_owned())

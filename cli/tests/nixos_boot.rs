@@ -229,7 +229,10 @@ fn a_system_path_that_cannot_boot_is_refused() {
     host.executable("/srv/system/init");
     symlink("/srv/system", host.path("/nix/store/link")).unwrap();
     host.executable("/nix/store/nohash/init");
+    fs::create_dir_all(host.path("/run")).unwrap();
+    symlink(SYSTEM, host.path("/run/current-system")).unwrap();
     for (path, problem) in [
+        ("/run/current-system".to_owned(), "a path that the container does not have; write /nix/store/0123"),
         (system(0), "cannot be used: No such file or directory"),
         (system(1), "has no usable init: No such file or directory"),
         (system(2), "whose init is not an executable file"),

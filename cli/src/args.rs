@@ -1,0 +1,344 @@
+//! The command line.
+//!
+//! `nixrun`'s own start is part of a container's start. Building clap's definition of every command takes as long as
+//! a third of the system calls of a launch, so [`parse`] builds only the definition of the command that the first
+//! argument names. Help, errors, and options before the command go through the full definition.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use netsetup::{Forward, Nat};
+use runtime::{CapSet, Console};
+
+use crate::{exit, nspawn};
+
+/// What the user asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Parser)]
+#[command(
+    name = "nixrun",
+    version,
+    about = "Boots NixOS containers in milliseconds",
+    after_help = exit::TABLE,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Invocation {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct Global {
+    /// Take the host's files from below DIR: settings, container roots, Nix store, /run (for tests).
+    #[arg(long, value_name = "DIR", global = true, default_value = "/")]
+    pub host_root: PathBuf,
+    /// Say what is being done; twice, also why.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+    /// Say nothing but errors.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Boot a configured NixOS container and stay with it until it ends.
+    Boot(BootArgs),
+    /// Run a command, or the init, of any root directory in a container.
+    Run(Box<RunArgs>),
+    /// Boot a configured NixOS container in the background; return when it is ready.
+    Start(StartArgs),
+    /// Shut a running container down and wait until it is gone.
+    Stop(StopArgs),
+    /// End a container at once, or send a signal to its PID 1.
+    Kill(KillArgs),
+    /// List the configured and the running containers.
+    List(ListArgs),
+    /// Show the state of one container.
+    Status(StatusArgs),
+    /// Run a command inside a running container.
+    Exec(ExecArgs),
+    /// Print everything that booting a container would do, and change nothing.
+    Plan(PlanArgs),
+    /// Remove what a container left behind whose nixrun was killed.
+    Reclaim(ReclaimArgs),
+    /// Check whether this host has what containers need.
+    Doctor(DoctorArgs),
+}
+
+/// Options of `boot`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct BootArgs {
+    /// The container: /etc/nixos-containers/NAME.conf configures it.
+    pub name: String,
+    /// Who translates the container's addresses.
+    #[command(flatten)]
+    pub nat: NatArg,
+    /// What the container's console is connected to.
+    #[command(flatten)]
+    pub console: ConsoleArg,
+}
+
+/// Who translates the container's addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct NatArg {
+    /// Translate private addresses on their way out of the host: through any link, not at all, or through
+    /// LINK only.
+    #[arg(long, value_name = "auto|no|LINK", default_value = "auto", value_parser = nspawn::nat)]
+    pub nat: Nat,
+}
+
+/// What the container's console is connected to.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ConsoleArg {
+    /// Connect the console with our stdin and stdout, with stdout alone, or not at all; interactive on a
+    /// terminal, else read-only.
+    #[arg(long, value_name = "interactive|read-only|pipe", value_parser = nspawn::console)]
+    pub console: Option<Console>,
+}
+
+/// Options of `run`, called as systemd-nspawn calls them.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct RunArgs {
+    /// The directory that becomes the root.
+    #[arg(short = 'D', long, value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Name of the container; made up when not given.
+    #[arg(short = 'M', long, value_name = "NAME")]
+    pub machine: Option<String>,
+    /// Hostname inside; the container's name when not given.
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// Machine id, unless the root has one.
+    #[arg(long, value_name = "UUID", value_parser = nspawn::uuid)]
+    pub uuid: Option<[u8; 16]>,
+    /// The network.
+    #[command(flatten)]
+    pub network: RunNetwork,
+    /// Set a variable for PID 1; without a value, to what it is here.
+    #[arg(short = 'E', long, value_name = "KEY[=VALUE]", value_parser = nspawn::setenv)]
+    pub setenv: Vec<nspawn::SetEnv>,
+    /// Working directory of the command.
+    #[arg(long, value_name = "PATH", value_parser = nspawn::inside)]
+    pub chdir: Option<PathBuf>,
+    /// Bind mount a file or directory of the host; OPTIONS are rbind (the default) and norbind.
+    #[arg(long, value_name = "SOURCE[:PATH[:OPTIONS]]", value_parser = nspawn::bind)]
+    pub bind: Vec<nspawn::BindMount>,
+    /// The same, read-only.
+    #[arg(long, value_name = "SOURCE[:PATH[:OPTIONS]]", value_parser = nspawn::bind)]
+    pub bind_ro: Vec<nspawn::BindMount>,
+    /// Mount a tmpfs; OPTIONS as of mount(8), mode=0755 when not given.
+    #[arg(long, value_name = "PATH[:OPTIONS]", value_parser = nspawn::tmpfs)]
+    pub tmpfs: Vec<nspawn::Tmpfs>,
+    /// Give capabilities beyond the default ones.
+    #[arg(long, value_name = "CAP,…", value_parser = nspawn::capabilities)]
+    pub capability: Vec<CapSet>,
+    /// Take capabilities away.
+    #[arg(long, value_name = "CAP,…", value_parser = nspawn::capabilities)]
+    pub drop_capability: Vec<CapSet>,
+    /// Signal that asks PID 1 to shut down: TERM for a command, SIGRTMIN+3 for an init when not given.
+    #[arg(long, value_name = "SIGNAL", value_parser = nspawn::signal)]
+    pub kill_signal: Option<i32>,
+    /// Whether PID 1 says itself when it is ready.
+    #[arg(long, value_name = "BOOL", default_value = "no", action = clap::ArgAction::Set,
+          value_parser = nspawn::boolean)]
+    pub notify_ready: bool,
+    /// What the container's console is connected to.
+    #[command(flatten)]
+    pub console: ConsoleArg,
+    /// The command and its arguments; the root's init when not given.
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// The network of `run`: the host's, unless one of these is given.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct RunNetwork {
+    /// A network of its own, with the loopback link only.
+    #[arg(long)]
+    pub private_network: bool,
+    /// A network of its own with a veth pair: ve-NAME on the host, host0 inside.
+    #[arg(short = 'n', long)]
+    pub network_veth: bool,
+    /// A veth pair whose host end, vb-NAME, joins this bridge.
+    #[arg(long, value_name = "BRIDGE", value_parser = nspawn::link)]
+    pub network_bridge: Option<String>,
+    /// Forward a port of the host into the container.
+    #[arg(short, long, value_name = "[PROTOCOL:]HOST[:INSIDE]", value_parser = nspawn::port)]
+    pub port: Vec<Forward>,
+    /// IPv4 address of the host's end.
+    #[arg(long, value_name = "ADDRESS")]
+    pub host_address: Option<std::net::Ipv4Addr>,
+    /// IPv6 address of the host's end.
+    #[arg(long, value_name = "ADDRESS")]
+    pub host_address6: Option<std::net::Ipv6Addr>,
+    /// IPv4 address of the container's end.
+    #[arg(long, value_name = "ADDRESS[/PREFIX]", value_parser = nspawn::net4)]
+    pub local_address: Option<ipnet::Ipv4Net>,
+    /// IPv6 address of the container's end.
+    #[arg(long, value_name = "ADDRESS[/PREFIX]", value_parser = nspawn::net6)]
+    pub local_address6: Option<ipnet::Ipv6Net>,
+    /// Who translates the container's addresses.
+    #[command(flatten)]
+    pub nat: NatArg,
+}
+
+/// Options of `start`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct StartArgs {
+    /// The container: /etc/nixos-containers/NAME.conf configures it.
+    pub name: String,
+    /// Who translates the container's addresses.
+    #[command(flatten)]
+    pub nat: NatArg,
+    /// Give up, and end the container, when it is not ready after so long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub timeout: u64,
+}
+
+/// Options of `stop`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct StopArgs {
+    /// The container.
+    pub name: String,
+    /// Kill what is still there after so long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 90)]
+    pub timeout: u64,
+}
+
+/// Options of `kill`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct KillArgs {
+    /// The container.
+    pub name: String,
+    /// Send this signal to PID 1 instead of killing every process.
+    #[arg(short, long, value_name = "SIGNAL", value_parser = nspawn::signal)]
+    pub signal: Option<i32>,
+}
+
+/// Options of `list`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ListArgs {
+    /// Whom the output is for.
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// Options of `status`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct StatusArgs {
+    /// The container.
+    pub name: String,
+    /// Whom the output is for.
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// Options of `exec`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ExecArgs {
+    /// The container.
+    pub name: String,
+    /// Set a variable for the command; without a value, to what it is here.
+    #[arg(short = 'E', long, value_name = "KEY[=VALUE]", value_parser = nspawn::setenv)]
+    pub setenv: Vec<nspawn::SetEnv>,
+    /// Working directory of the command.
+    #[arg(long, value_name = "PATH", value_parser = nspawn::inside)]
+    pub chdir: Option<PathBuf>,
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// Options of `plan`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct PlanArgs {
+    /// The container: /etc/nixos-containers/NAME.conf configures it.
+    pub name: String,
+    /// Who translates the container's addresses.
+    #[command(flatten)]
+    pub nat: NatArg,
+    /// Whom the output is for.
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// Options of `reclaim`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ReclaimArgs {
+    /// The container; every one that no living nixrun holds when not given.
+    pub name: Option<String>,
+    /// Whom the output is for.
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct DoctorArgs {
+    /// Whom the output is for.
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// Whom the output is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
+pub struct Format {
+    /// Print JSON, for programs.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Reads a command line, the program's name first.
+///
+/// # Errors
+/// clap's message: for a person on stderr, or the help or version that was asked for on stdout
+/// ([`clap::Error::use_stderr`]).
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, clap::Error> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let command = args.get(1).and_then(|name| name.to_str());
+    match command.and_then(|name| parse_only(name, &args[1..])) {
+        Some(invocation) => Ok(invocation),
+        None => Invocation::try_parse_from(args),
+    }
+}
+
+/// One command with the options that every command has, and nothing else.
+#[derive(Parser)]
+struct Only<A: Args> {
+    #[command(flatten)]
+    global: Global,
+    #[command(flatten)]
+    args: A,
+}
+
+/// The invocation, if `name` is a command and its arguments are right.
+fn parse_only(name: &str, args: &[OsString]) -> Option<Invocation> {
+    match name {
+        "boot" => only(args, Command::Boot),
+        "run" => only(args, |args| Command::Run(Box::new(args))),
+        "start" => only(args, Command::Start),
+        "stop" => only(args, Command::Stop),
+        "kill" => only(args, Command::Kill),
+        "list" => only(args, Command::List),
+        "status" => only(args, Command::Status),
+        "exec" => only(args, Command::Exec),
+        "plan" => only(args, Command::Plan),
+        "reclaim" => only(args, Command::Reclaim),
+        "doctor" => only(args, Command::Doctor),
+        _ => None,
+    }
+}
+
+fn only<A: Args>(args: &[OsString], command: fn(A) -> Command) -> Option<Invocation> {
+    let Only { global, args } = Only::<A>::try_parse_from(args).ok()?;
+    Some(Invocation { global, command: command(args) })
+}

@@ -116,12 +116,12 @@ pub struct Policy {
     denied: SyscallSet,
 }
 
-/// What nspawn allows whatever the capabilities. Left out on purpose there: `@cpu-emulation` `@keyring` `@obsolete`
+/// What nspawn 257 allows whatever the capabilities. Left out on purpose there: `@cpu-emulation` `@keyring` `@obsolete`
 /// `@pkey` `@swap`, bpf, fanotify_*, kexec_*, lookup_dcookie, nfsservctl, open_by_handle_at, perf_event_open and
 /// quotactl, none of which knows of namespaces.
 const ALWAYS: SyscallSet = SyscallSet::of(
     "@aio @basic-io @chown @default @file-system @io-event @ipc @mount @network-io @process @resources @setuid \
-     @signal @sync @timer arm_fadvise64_64 brk capget capset copy_file_range fadvise64 fadvise64_64 flock \
+     @signal @sync @timer arm_fadvise64_64 brk cachestat capget capset copy_file_range fadvise64 fadvise64_64 flock \
      get_mempolicy getcpu getpriority getrandom ioctl ioprio_get kcmp madvise mincore mprotect mremap \
      name_to_handle_at oldolduname olduname personality readahead readdir remap_file_pages \
      sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getattr sched_getparam \

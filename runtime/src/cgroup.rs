@@ -1,0 +1,177 @@
+//! Control groups of one container: made before the clone, killed and removed after it.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::error::{Doing, Error, ErrorKind};
+use crate::plan::{CgroupPlan, DevicePolicy};
+use crate::sys::bpf;
+
+/// How long the kernel may take to end the processes of a killed group.
+const KILL_TIME: Duration = Duration::from_secs(10);
+
+/// The control groups of one container. Dropping it kills what is left inside and removes what was made.
+#[derive(Debug)]
+pub struct Cgroup {
+    plan: CgroupPlan,
+    payload: File,
+    kept: bool,
+}
+
+impl Cgroup {
+    /// Makes the groups and, in a delegated unit, moves this process into `supervisor` and enables every controller
+    /// for `payload`.
+    ///
+    /// # Errors
+    /// When a group cannot be made; those that were made are removed again.
+    pub fn create(plan: &CgroupPlan) -> Result<Cgroup, Error> {
+        if let Some(supervisor) = &plan.supervisor {
+            make(supervisor)?;
+            let procs = supervisor.join("cgroup.procs");
+            fs::write(&procs, "0").doing(|| format!("move nixrun into {}", supervisor.display()))?;
+            // Only now: a group with processes of its own cannot have controllers for its children.
+            enable_controllers(&plan.unit)?;
+        }
+        make(&plan.payload)?;
+        let payload = File::open(&plan.payload).doing(|| format!("open {}", plan.payload.display()))?;
+        Ok(Cgroup { plan: plan.clone(), payload, kept: false })
+    }
+
+    /// The container's group, to clone into.
+    pub(crate) fn payload(&self) -> BorrowedFd<'_> {
+        self.payload.as_fd()
+    }
+
+    /// Host path of the container's group.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.plan.payload
+    }
+
+    /// Puts the device filter on the container's group, unless its unit decides about devices.
+    ///
+    /// # Errors
+    /// When the kernel refuses the filter.
+    pub fn restrict_devices(&self, filter: &[u64]) -> Result<(), Error> {
+        if self.plan.devices == DevicePolicy::Unit {
+            return Ok(());
+        }
+        let doing = || format!("restrict the devices of {}", self.plan.payload.display());
+        let program = bpf::load_device_filter(filter).doing(doing)?;
+        bpf::attach_device_filter(self.payload(), program.as_fd()).doing(doing)
+    }
+
+    /// Kills every process of the container and removes its groups.
+    ///
+    /// # Errors
+    /// When processes do not end or a group cannot be removed.
+    pub fn remove(mut self) -> Result<(), Error> {
+        self.kept = true;
+        remove(&self.plan)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if !self.kept {
+            // The caller is already returning the error that matters; `reclaim` gets what stays.
+            let _ = remove(&self.plan);
+        }
+    }
+}
+
+/// Kills and removes the groups of a plan: what [`Cgroup::remove`] does, for a container whose supervisor died.
+///
+/// # Errors
+/// As [`Cgroup::remove`].
+pub fn remove(plan: &CgroupPlan) -> Result<(), Error> {
+    destroy(&plan.payload)?;
+    if plan.make_unit {
+        destroy(&plan.unit)?;
+        // The parent of all our units; another container's keeps it busy.
+        if let Some(parent) = plan.unit.parent().filter(|parent| parent.ends_with("nixrun")) {
+            let _ = fs::remove_dir(parent);
+        }
+    }
+    Ok(())
+}
+
+fn destroy(group: &Path) -> Result<(), Error> {
+    // Most containers leave one empty group behind: one call instead of the search below.
+    match fs::remove_dir(group) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(_) => {}
+    }
+    let kill = group.join("cgroup.kill");
+    fs::write(&kill, "1").doing(|| format!("kill the processes of {}", group.display()))?;
+    let deadline = Instant::now() + KILL_TIME;
+    let mut pause = Duration::from_micros(200);
+    loop {
+        let error = match remove_tree(group) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => error,
+        };
+        if Instant::now() >= deadline {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!("cannot remove the control group {}: {error}", group.display()),
+            )
+            .hint("a process in it does not end; see its cgroup.procs"));
+        }
+        // rmdir says EBUSY until the last killed process is reaped.
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// Removes a group and those below it, the deepest first.
+fn remove_tree(group: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(group)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(group)
+}
+
+fn make(group: &Path) -> Result<(), Error> {
+    let doing = || format!("make the control group {}", group.display());
+    match fs::create_dir(group) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(group).doing(doing),
+        // Left by a supervisor that was killed, or by a reboot of the container: it is ours.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        result => result.doing(doing),
+    }
+}
+
+/// Enables all controllers that the unit has for the groups below it; a hybrid host has none here.
+fn enable_controllers(unit: &Path) -> Result<(), Error> {
+    let available = fs::read_to_string(unit.join("cgroup.controllers"))
+        .doing(|| format!("read the controllers of {}", unit.display()))?;
+    for controller in available.split_whitespace() {
+        let file = unit.join("cgroup.subtree_control");
+        fs::write(&file, format!("+{controller}"))
+            .doing(|| format!("enable the controller {controller} in {}", unit.display()))?;
+    }
+    Ok(())
+}
+
+/// The unit's directory below a cgroup path, for those that identify a container by it.
+#[must_use]
+pub fn processes(group: &Path) -> Vec<libc::pid_t> {
+    let mut pids = Vec::new();
+    let mut groups = vec![PathBuf::from(group)];
+    while let Some(group) = groups.pop() {
+        let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        pids.extend(text.lines().filter_map(|line| line.parse::<libc::pid_t>().ok()));
+        let below = fs::read_dir(&group).into_iter().flatten().flatten();
+        groups.extend(below.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()));
+    }
+    pids
+}

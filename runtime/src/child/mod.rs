@@ -1,0 +1,23 @@
+//! The code that runs between clone and exec, and the protocol by which it talks to its parent.
+//!
+//! ```text
+//!      parent                                child
+//!        |------------ clone3 ----------------->|
+//!        |  (network, cgroup, journal)          |  DieWithParent, mounts, pivot, hostname, console
+//!        |                                      |
+//!        |------------- GO (1 byte) ----------->|  Await
+//!        |                                      |  limits, seccomp, capabilities
+//!        |<------------ EXEC record ------------|
+//!        |<------------ end of file ------------|  execve succeeded: the channel is close-on-exec
+//!
+//!   at any point:  <--- FAILED record, end of file: which op, which call, which error
+//!                  <--- end of file without EXEC: the child was killed
+//!                  ---> end of file instead of GO: the parent died; the child exits
+//! ```
+//!
+//! Nothing here allocates, takes a lock, runs a destructor or panics: only one thread of the parent was copied,
+//! and any lock that another held at that moment stays locked forever.
+
+pub(crate) mod report;
+pub(crate) mod run;
+pub(crate) mod script;

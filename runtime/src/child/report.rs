@@ -1,0 +1,71 @@
+//! The fixed records that the child sends over its SEQPACKET channel.
+
+use crate::sys::inroot::Failure;
+
+/// First field of every record: "nxrn", so that a stray writer is not taken for a child.
+const MAGIC: u32 = 0x6e72_786e;
+/// Size of a record in bytes.
+pub(crate) const SIZE: usize = 16;
+
+/// What the child says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// Every op is done; execve comes next.
+    Exec,
+    /// Op number `op` failed.
+    Failed {
+        /// Index into the script's ops.
+        op: u16,
+        /// The call and its error.
+        failure: Failure,
+    },
+}
+
+impl Report {
+    /// The record: magic, kind and op, call, errno; native byte order, both ends are one program.
+    pub(crate) fn encode(self) -> [u8; SIZE] {
+        let (kind, op, call, errno) = match self {
+            Report::Exec => (1u16, 0u16, 0, 0),
+            Report::Failed { op, failure } => (2, op, failure.call, failure.errno),
+        };
+        let [m0, m1, m2, m3] = MAGIC.to_ne_bytes();
+        let [k0, k1] = kind.to_ne_bytes();
+        let [o0, o1] = op.to_ne_bytes();
+        let [c0, c1, c2, c3] = call.to_ne_bytes();
+        let [e0, e1, e2, e3] = errno.to_ne_bytes();
+        [m0, m1, m2, m3, k0, k1, o0, o1, c0, c1, c2, c3, e0, e1, e2, e3]
+    }
+
+    /// The report in a record, unless it is none.
+    pub(crate) fn decode(record: &[u8]) -> Option<Report> {
+        let record: [u8; SIZE] = record.try_into().ok()?;
+        let word = |at: usize| i32::from_ne_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]);
+        let half = |at: usize| u16::from_ne_bytes([record[at], record[at + 1]]);
+        if word(0) as u32 != MAGIC {
+            return None;
+        }
+        match half(4) {
+            1 => Some(Report::Exec),
+            2 => Some(Report::Failed { op: half(6), failure: Failure { call: word(8), errno: word(12) } }),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_survive_the_channel() {
+        for report in [Report::Exec, Report::Failed { op: 513, failure: Failure { call: 429, errno: 22 } }] {
+            assert_eq!(Report::decode(&report.encode()), Some(report));
+        }
+    }
+
+    #[test]
+    fn strangers_are_not_reports() {
+        assert_eq!(Report::decode(b"hello"), None);
+        assert_eq!(Report::decode(&[0; SIZE]), None);
+    }
+}

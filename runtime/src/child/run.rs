@@ -1,0 +1,301 @@
+//! The interpreter of a [`Script`]: one loop, each operation a few raw system calls.
+
+use std::convert::Infallible;
+use std::ffi::CStr;
+use std::os::fd::RawFd;
+use std::ptr;
+
+use super::report::Report;
+use super::script::{Op, Script, Target};
+use crate::sys::inroot::{self, Failure};
+use crate::sys::mount::{
+    AT_RECURSIVE, FSCONFIG_CMD_CREATE, MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH, MountAttr,
+    OPEN_TREE_CLONE,
+};
+
+type Done = Result<(), Failure>;
+
+/// Exit status of a child that could not execute its program; the parent goes by the report, not by this.
+const FAILED: i32 = 127;
+
+/// Runs the script in a freshly cloned child. `channel` is the child's end of the SEQPACKET pair.
+pub(crate) fn run(script: &Script, channel: RawFd) -> Infallible {
+    for (index, op) in script.ops.iter().enumerate() {
+        if let Err(failure) = perform(script, channel, *op) {
+            send(channel, Report::Failed { op: index as u16, failure });
+            exit();
+        }
+    }
+    exit()
+}
+
+fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
+    let root = script.root;
+    match op {
+        Op::DieWithParent => prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64),
+        Op::PrivateTree => set_attributes(libc::AT_FDCWD, c"/", true, 0, libc::MS_PRIVATE),
+        Op::AttachRoot => {
+            move_mount(root, c"", libc::AT_FDCWD, c"/")?;
+            call(libc::SYS_fchdir, [root as u64, 0, 0, 0, 0])
+        }
+        Op::Attach { tree, target } => attach(script, tree, target),
+        Op::NewFs { fstype, attributes, target } => {
+            let tree = new_fs(script.get(fstype), attributes)?;
+            attach_and_close(script, tree, target)
+        }
+        Op::Bind { source, recursive, attributes, target } => {
+            let tree = open_tree(root, script.get(source), recursive)?;
+            if attributes != 0 {
+                set_attributes(tree, c"", recursive, attributes, 0)?;
+            }
+            attach_and_close(script, tree, target)
+        }
+        Op::SetAttributes { path, attributes, propagation, recursive } => {
+            set_attributes(root, script.get(path), recursive, attributes, propagation)
+        }
+        Op::Unmount { path } => {
+            // The path is relative to the working directory, which AttachRoot made the root.
+            call(libc::SYS_umount2, [address(script.get(path)), libc::MNT_DETACH as u64, 0, 0, 0])
+        }
+        Op::Unlink { path } => {
+            call(libc::SYS_unlinkat, [root as u64, address(script.get(path)), 0, 0, 0])
+        }
+        Op::Pivot => pivot(root),
+        Op::Join { pidfd, namespaces } => {
+            call(libc::SYS_setns, [pidfd as u64, namespaces as u64, 0, 0, 0])
+        }
+        Op::Hostname { name } => {
+            let name = script.get(name);
+            call(libc::SYS_sethostname, [address(name), name.count_bytes() as u64, 0, 0, 0])
+        }
+        Op::NewSession => call(libc::SYS_setsid, [0; 5]),
+        Op::Console { path } => {
+            let fd = inroot_open(script, path)?;
+            controlling_terminal(fd)
+        }
+        Op::Terminal { fd } => controlling_terminal(fd),
+        // KEYCTL_JOIN_SESSION_KEYRING without a name. ENOSYS where the kernel was built without keyrings.
+        Op::NewKeyring => ignore(call(libc::SYS_keyctl, [1, 0, 0, 0, 0]), &[libc::ENOSYS, libc::EPERM]),
+        Op::Limit { resource, soft, hard } => {
+            let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+            call(libc::SYS_prlimit64, [0, u64::from(resource), (&raw const limit) as u64, 0, 0])
+        }
+        Op::ClearGroups => call(libc::SYS_setgroups, [0; 5]),
+        Op::Umask => call(libc::SYS_umask, [0o022, 0, 0, 0, 0]),
+        Op::Await => wait_for_go(channel),
+        Op::DefaultSignals => default_signals(),
+        Op::Filter => install_filter(&script.filter),
+        Op::Capabilities { mask } => set_capabilities(mask),
+        Op::Chdir { path } => call(libc::SYS_chdir, [address(script.get(path)), 0, 0, 0, 0]),
+        // 4 is CLOSE_RANGE_CLOEXEC.
+        Op::CloseOnExec => call(libc::SYS_close_range, [3, u64::from(u32::MAX), 4, 0, 0]),
+        Op::Exec => exec(script, channel),
+    }
+}
+
+fn attach(script: &Script, tree: RawFd, target: Target) -> Done {
+    let flags = libc::O_PATH;
+    let to = inroot::open(script.root, script.get(target.path), flags, target.make, target.follow)?;
+    let result = move_mount(tree, c"", to, c"");
+    close(to);
+    result
+}
+
+fn attach_and_close(script: &Script, tree: RawFd, target: Target) -> Done {
+    let result = attach(script, tree, target);
+    close(tree);
+    result
+}
+
+fn move_mount(from: RawFd, from_path: &CStr, to: RawFd, to_path: &CStr) -> Done {
+    let mut flags = MOVE_MOUNT_F_EMPTY_PATH;
+    if to_path.is_empty() {
+        flags |= MOVE_MOUNT_T_EMPTY_PATH;
+    }
+    call(
+        libc::SYS_move_mount,
+        [from as u64, address(from_path), to as u64, address(to_path), u64::from(flags)],
+    )
+}
+
+fn open_tree(dir: RawFd, path: &CStr, recursive: bool) -> Result<RawFd, Failure> {
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u32 | if recursive { AT_RECURSIVE } else { 0 };
+    value(libc::SYS_open_tree, [dir as u64, address(path), u64::from(flags), 0, 0])
+}
+
+fn set_attributes(dir: RawFd, path: &CStr, recursive: bool, set: u64, propagation: u64) -> Done {
+    let change = MountAttr { set, clear: 0, propagation, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH as u32 | if recursive { AT_RECURSIVE } else { 0 };
+    call(
+        libc::SYS_mount_setattr,
+        [dir as u64, address(path), u64::from(flags), (&raw const change) as u64, size_of::<MountAttr>() as u64],
+    )
+}
+
+fn new_fs(fstype: &CStr, attributes: u64) -> Result<RawFd, Failure> {
+    // 1 is FSOPEN_CLOEXEC and FSMOUNT_CLOEXEC.
+    let context = value(libc::SYS_fsopen, [address(fstype), 1, 0, 0, 0])?;
+    let tree = call(libc::SYS_fsconfig, [context as u64, u64::from(FSCONFIG_CMD_CREATE), 0, 0, 0])
+        .and_then(|()| value(libc::SYS_fsmount, [context as u64, 1, attributes, 0, 0]));
+    close(context);
+    tree
+}
+
+/// `pivot_root(".", ".")`: the old root ends up on top of the new one and is detached from there, so no directory
+/// for it is needed (pivot_root(2), since Linux 5.2's documentation).
+fn pivot(root: RawFd) -> Done {
+    call(libc::SYS_fchdir, [root as u64, 0, 0, 0, 0])?;
+    call(libc::SYS_pivot_root, [address(c"."), address(c"."), 0, 0, 0])?;
+    call(libc::SYS_umount2, [address(c"."), libc::MNT_DETACH as u64, 0, 0, 0])?;
+    call(libc::SYS_chdir, [address(c"/"), 0, 0, 0, 0])
+}
+
+fn inroot_open(script: &Script, path: super::script::Str) -> Result<RawFd, Failure> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY;
+    inroot::open(script.root, script.get(path), flags, inroot::Make::Nothing, false)
+}
+
+fn controlling_terminal(fd: RawFd) -> Done {
+    call(libc::SYS_ioctl, [fd as u64, libc::TIOCSCTTY as u64, 0, 0, 0])?;
+    for standard in 0..3u64 {
+        call(libc::SYS_dup3, [fd as u64, standard, 0, 0, 0])?;
+    }
+    Ok(())
+}
+
+fn wait_for_go(channel: RawFd) -> Done {
+    let mut byte = 0u8;
+    loop {
+        let arguments = [channel as u64, (&raw mut byte) as u64, 1, 0, 0];
+        match value(libc::SYS_recvfrom, arguments) {
+            Ok(0) => exit(),
+            Ok(_) => return Ok(()),
+            Err(failure) if failure.errno == libc::EINTR => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+fn default_signals() -> Done {
+    // SAFETY: sigaction is plain data for which all zeroes is a valid value: SIG_DFL with an empty mask.
+    let default: libc::sigaction = unsafe { std::mem::zeroed() };
+    for signal in 1..=64 {
+        // SAFETY: the kernel reads one live sigaction. libc refuses its own internal signals and SIGKILL and
+        // SIGSTOP with EINVAL, which have no disposition to reset.
+        unsafe { libc::sigaction(signal, &raw const default, ptr::null_mut()) };
+    }
+    // SAFETY: sigset_t is plain data; sigemptyset initialises it before sigprocmask reads it.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
+    }
+    Ok(())
+}
+
+/// Installs the filter without NO_NEW_PRIVS, which CAP_SYS_ADMIN permits: with it, sudo and every setuid wrapper
+/// inside the container would fail.
+fn install_filter(filter: &[libc::sock_filter]) -> Done {
+    if filter.is_empty() {
+        return Ok(());
+    }
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+    call(
+        libc::SYS_seccomp,
+        [u64::from(libc::SECCOMP_SET_MODE_FILTER), 0, (&raw const program) as u64, 0, 0],
+    )
+}
+
+/// The kernel's `struct __user_cap_header_struct` and two `__user_cap_data_struct`, version 3.
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+fn set_capabilities(mask: u64) -> Done {
+    // The bounding set first: dropping from it needs CAP_SETPCAP, which capset may take away.
+    for capability in 0..64u64 {
+        if mask & (1 << capability) == 0 {
+            // EINVAL: a number beyond the kernel's last capability.
+            ignore(prctl(libc::PR_CAPBSET_DROP, capability), &[libc::EINVAL])?;
+        }
+    }
+    // PR_CAP_AMBIENT_CLEAR_ALL is 4; an ambient capability would survive a setuid program's drop of its own.
+    call(libc::SYS_prctl, [libc::PR_CAP_AMBIENT as u64, 4, 0, 0, 0])?;
+    let header = CapHeader { version: 0x2008_0522, pid: 0 };
+    let half = |bits: u64| CapData {
+        effective: bits as u32,
+        permitted: bits as u32,
+        inheritable: bits as u32,
+    };
+    let data = [half(mask), half(mask >> 32)];
+    call(libc::SYS_capset, [(&raw const header) as u64, (&raw const data) as u64, 0, 0, 0])
+}
+
+fn exec(script: &Script, channel: RawFd) -> Done {
+    send(channel, Report::Exec);
+    let image = &script.image;
+    let mut failure = Failure { call: libc::SYS_execve as i32, errno: libc::ENOENT };
+    for path in image.candidates() {
+        // SAFETY: `path` and the entries of both NULL-terminated arrays are C strings owned by `image`.
+        unsafe { libc::execve(path.as_ptr(), image.argv(), image.envp()) };
+        let last = Failure::last(libc::SYS_execve);
+        // As a shell: what is not there is passed over, what may not be executed is remembered.
+        match last.errno {
+            libc::ENOENT | libc::ENOTDIR => {}
+            libc::EACCES => failure = last,
+            _ => return Err(last),
+        }
+    }
+    Err(failure)
+}
+
+fn send(channel: RawFd, report: Report) {
+    let record = report.encode();
+    // SAFETY: the kernel reads the record's bytes. A parent that is gone cannot be told: the result is of no use.
+    unsafe { libc::send(channel, record.as_ptr().cast(), record.len(), libc::MSG_NOSIGNAL) };
+}
+
+fn exit() -> ! {
+    // SAFETY: _exit runs no handlers and no destructors, which belong to the parent.
+    unsafe { libc::_exit(FAILED) }
+}
+
+fn close(fd: RawFd) {
+    // SAFETY: every caller passes a descriptor that it opened and does not use again.
+    unsafe { libc::close(fd) };
+}
+
+fn prctl(option: i32, argument: u64) -> Done {
+    call(libc::SYS_prctl, [option as u64, argument, 0, 0, 0])
+}
+
+fn address(string: &CStr) -> u64 {
+    string.as_ptr() as u64
+}
+
+fn call(number: libc::c_long, arguments: [u64; 5]) -> Done {
+    value(number, arguments).map(|_| ())
+}
+
+fn value(number: libc::c_long, a: [u64; 5]) -> Result<RawFd, Failure> {
+    // SAFETY: every pointer among the arguments comes from a live reference of the caller, and the kernel keeps none.
+    let result = unsafe { libc::syscall(number, a[0], a[1], a[2], a[3], a[4], 0u64) };
+    if result < 0 { Err(Failure::last(number)) } else { Ok(result as RawFd) }
+}
+
+fn ignore(result: Done, errors: &[i32]) -> Done {
+    match result {
+        Err(failure) if errors.contains(&failure.errno) => Ok(()),
+        result => result,
+    }
+}

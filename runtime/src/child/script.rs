@@ -1,0 +1,173 @@
+//! What the child will do, complete before it exists: flat operations with descriptors in place of paths wherever
+//! the parent could open them, and strings in one arena.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::RawFd;
+
+use crate::sys::inroot::Make;
+
+/// A NUL-terminated string in a script's arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Str(u32);
+
+/// A mount point inside the container's root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Path relative to the root.
+    pub(crate) path: Str,
+    /// What to make when it is missing.
+    pub(crate) make: Make,
+    /// Whether symlinks are followed (within the root); the API file systems follow none.
+    pub(crate) follow: bool,
+}
+
+/// One operation. Paths are relative to the root, whose descriptor is the script's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Op {
+    /// Kill this process when the thread that created it ends.
+    DieWithParent,
+    /// Cut every mount of the host off from propagation, so that nothing below reaches it.
+    PrivateTree,
+    /// Attach the root's detached tree and make it the working directory.
+    AttachRoot,
+    /// Attach a tree that the parent prepared.
+    Attach { tree: RawFd, target: Target },
+    /// Mount a file system that belongs to the child's namespaces.
+    NewFs { fstype: Str, attributes: u64, target: Target },
+    /// Attach a copy of a mount or of a part of one: a bind mount.
+    Bind { source: Str, recursive: bool, attributes: u64, target: Target },
+    /// Change a mount's attributes or propagation.
+    SetAttributes { path: Str, attributes: u64, propagation: u64, recursive: bool },
+    /// Detach a mount.
+    Unmount { path: Str },
+    /// Remove a file.
+    Unlink { path: Str },
+    /// Make the root `/` and drop the host's mounts.
+    Pivot,
+    /// Enter namespaces of the process behind a pidfd.
+    Join { pidfd: RawFd, namespaces: i32 },
+    /// Set the UTS hostname.
+    Hostname { name: Str },
+    /// A session of our own, without a controlling terminal.
+    NewSession,
+    /// Make `/dev/console` the controlling terminal and standard input, output and error.
+    Console { path: Str },
+    /// The same for a terminal that is open already.
+    Terminal { fd: RawFd },
+    /// A session keyring of our own instead of the administrator's.
+    NewKeyring,
+    /// Set a resource limit.
+    Limit { resource: u32, soft: u64, hard: u64 },
+    /// No supplementary groups.
+    ClearGroups,
+    /// umask 0022.
+    Umask,
+    /// Wait for the parent's GO.
+    Await,
+    /// Every signal to its default and unblocked: Rust ignores SIGPIPE, and ignored signals survive exec.
+    DefaultSignals,
+    /// Install the script's seccomp filter.
+    Filter,
+    /// Bounding, effective, permitted and inheritable set to this mask; ambient empty.
+    Capabilities { mask: u64 },
+    /// Change the working directory.
+    Chdir { path: Str },
+    /// Mark every descriptor from 3 up close-on-exec.
+    CloseOnExec,
+    /// Execute the script's program.
+    Exec,
+}
+
+/// The program to execute.
+#[derive(Debug, Default)]
+pub(crate) struct Image {
+    /// Paths to try in turn, as a shell does with `PATH`.
+    candidates: Vec<CString>,
+    argv: Vec<CString>,
+    envp: Vec<CString>,
+    argv_pointers: Vec<*const libc::c_char>,
+    envp_pointers: Vec<*const libc::c_char>,
+}
+
+impl Image {
+    pub(crate) fn new(candidates: Vec<CString>, argv: Vec<CString>, envp: Vec<CString>) -> Image {
+        // A CString's bytes do not move when the vector that holds it does.
+        let pointers = |strings: &[CString]| {
+            strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>()
+        };
+        let (argv_pointers, envp_pointers) = (pointers(&argv), pointers(&envp));
+        Image { candidates, argv, envp, argv_pointers, envp_pointers }
+    }
+
+    pub(crate) fn candidates(&self) -> &[CString] {
+        &self.candidates
+    }
+
+    /// The program's name as it was given.
+    pub(crate) fn program(&self) -> std::borrow::Cow<'_, str> {
+        self.argv.first().map_or("".into(), |program| program.to_string_lossy())
+    }
+
+    /// NULL-terminated array for execve.
+    pub(crate) fn argv(&self) -> *const *const libc::c_char {
+        debug_assert_eq!(self.argv.len() + 1, self.argv_pointers.len());
+        self.argv_pointers.as_ptr()
+    }
+
+    /// NULL-terminated array for execve.
+    pub(crate) fn envp(&self) -> *const *const libc::c_char {
+        debug_assert_eq!(self.envp.len() + 1, self.envp_pointers.len());
+        self.envp_pointers.as_ptr()
+    }
+}
+
+/// Everything the child does.
+#[derive(Debug, Default)]
+pub(crate) struct Script {
+    /// The operations, in order.
+    pub(crate) ops: Vec<Op>,
+    /// What each operation is for, in the plan's words; the parent's part of an error.
+    pub(crate) purposes: Vec<String>,
+    /// Descriptor of the root's tree, for the operations that take paths.
+    pub(crate) root: RawFd,
+    /// The seccomp filter.
+    pub(crate) filter: Vec<libc::sock_filter>,
+    /// The program.
+    pub(crate) image: Image,
+    strings: Vec<u8>,
+}
+
+impl Script {
+    /// Adds an operation and what it is for.
+    pub(crate) fn push(&mut self, op: Op, purpose: impl Into<String>) {
+        self.ops.push(op);
+        self.purposes.push(purpose.into());
+    }
+
+    /// Puts a string into the arena.
+    pub(crate) fn string(&mut self, string: &CStr) -> Str {
+        let at = self.strings.len() as u32;
+        self.strings.extend_from_slice(string.to_bytes_with_nul());
+        Str(at)
+    }
+
+    /// The string; empty when it is none of this script's.
+    pub(crate) fn get(&self, string: Str) -> &CStr {
+        self.strings
+            .get(string.0 as usize..)
+            .and_then(|bytes| CStr::from_bytes_until_nul(bytes).ok())
+            .unwrap_or(c"")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_come_back() {
+        let mut script = Script::default();
+        let (a, b) = (script.string(c"proc"), script.string(c""));
+        assert_eq!((script.get(a), script.get(b)), (c"proc", c""));
+    }
+}

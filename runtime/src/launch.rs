@@ -1,0 +1,159 @@
+//! Prepared to Paused to running: the clone, and the child's reports.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+
+use crate::cgroup::Cgroup;
+use crate::child::report::{self, Report};
+use crate::child::script::Script;
+use crate::child::run;
+use crate::error::{Doing, Error, ErrorKind};
+use crate::prepare::Prepared;
+use crate::supervisor::Supervisor;
+use crate::sys::clone::{Child, clone_into};
+use crate::sys::inroot::call_name;
+use crate::sys::process::{self, Ended};
+
+/// A child that a script runs in: ended and reaped on drop, unless it was let go.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    child: Child,
+    channel: OwnedFd,
+    reaped: bool,
+}
+
+impl Launched {
+    /// Clones into new namespaces and a control group; the child starts on `script` at once.
+    pub(crate) fn start(script: &Script, namespaces: u64, cgroup: BorrowedFd<'_>) -> Result<Launched, Error> {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (channel, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
+            .doing(|| "make the channel to the container's first process".to_owned())?;
+        let fd = theirs.as_raw_fd();
+        let child = clone_into(namespaces, Some(cgroup), || run::run(script, fd))
+            .doing(|| "create the container's namespaces".to_owned())?;
+        Ok(Launched { child, channel, reaped: false })
+    }
+
+    pub(crate) fn pid(&self) -> libc::pid_t {
+        self.child.pid
+    }
+
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.child.pidfd.as_fd()
+    }
+
+    /// Says GO and waits until the program is executed or why it is not.
+    pub(crate) fn go(&mut self, script: &Script) -> Result<(), Error> {
+        // EPIPE or ECONNRESET: the child ended before; its last record says why.
+        let _ = send(self.channel.as_raw_fd(), b"!", MsgFlags::MSG_NOSIGNAL);
+        let mut executed = false;
+        loop {
+            let mut record = [0; report::SIZE];
+            let length = match recv(self.channel.as_raw_fd(), &mut record, MsgFlags::empty()) {
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(nix::errno::Errno::ECONNRESET) => 0,
+                result => result.doing(|| "read the report of the container's first process".to_owned())?,
+            };
+            match record.get(..length).and_then(Report::decode) {
+                Some(Report::Exec) => executed = true,
+                Some(Report::Failed { op, failure }) => return Err(self.failed(script, op, failure)),
+                None if executed => return Ok(()),
+                None => return Err(self.died()),
+            }
+        }
+    }
+
+    fn failed(&mut self, script: &Script, op: u16, failure: crate::sys::inroot::Failure) -> Error {
+        let _ = self.reap();
+        let errno = nix::errno::Errno::from_raw(failure.errno);
+        if failure.call == libc::SYS_execve as i32 {
+            let program = script.image.program();
+            return Error::new(ErrorKind::Payload, format!("cannot execute {program} in the container: {errno}"))
+                .hint(match errno {
+                    nix::errno::Errno::ENOENT => {
+                        "it, its interpreter or its loader does not exist below the container's root"
+                    }
+                    nix::errno::Errno::EACCES => "it is not an executable file",
+                    _ => "check the file with `file`",
+                });
+        }
+        let purpose = script.purposes.get(usize::from(op)).map_or("set the container up", |p| p.as_str());
+        Error::new(
+            if errno == nix::errno::Errno::EPERM { ErrorKind::Permission } else { ErrorKind::System },
+            format!("cannot {purpose}: {} failed with {errno:?} ({})", call_name(failure.call), errno.desc()),
+        )
+    }
+
+    fn died(&mut self) -> Error {
+        let how = match self.reap() {
+            Ok(Ended::Exited(status)) => format!("exited with status {status}"),
+            Ok(Ended::Killed(signal)) => format!("was killed by signal {signal}"),
+            Err(error) => error.to_string(),
+        };
+        Error::new(ErrorKind::System, format!("the container's first process {how} before it could execute its program"))
+    }
+
+    /// Waits for the end of the child.
+    pub(crate) fn reap(&mut self) -> Result<Ended, Error> {
+        self.reaped = true;
+        process::wait(self.child.pidfd.as_fd()).doing(|| "wait for the container's first process".to_owned())
+    }
+}
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        if !self.reaped {
+            let _ = process::pidfd_send_signal(self.child.pidfd.as_fd(), libc::SIGKILL);
+            let _ = process::wait(self.child.pidfd.as_fd());
+        }
+    }
+}
+
+/// A container whose namespaces exist and whose program waits for [`Paused::resume`]. Dropping it kills it.
+#[derive(Debug)]
+pub struct Paused {
+    launched: Launched,
+    prepared: Prepared,
+    cgroup: Cgroup,
+}
+
+impl Prepared {
+    /// Clones the container. Its mounts are made while the caller goes on, with its network for one.
+    ///
+    /// # Errors
+    /// When the kernel refuses a namespace.
+    pub fn launch(self, cgroup: Cgroup) -> Result<Paused, Error> {
+        let flags = self.plan.namespaces.clone_flags();
+        let launched = Launched::start(&self.script, flags, cgroup.payload())?;
+        Ok(Paused { launched, prepared: self, cgroup })
+    }
+}
+
+impl Paused {
+    /// PID of the container's PID 1 in our pid namespace.
+    #[must_use]
+    pub fn pid(&self) -> libc::pid_t {
+        self.launched.pid()
+    }
+
+    /// The container's network namespace.
+    ///
+    /// # Errors
+    /// When /proc is not mounted.
+    pub fn netns(&self) -> Result<OwnedFd, Error> {
+        // The pid is still the child's: nobody but us can reap it.
+        let path = format!("/proc/{}/ns/net", self.pid());
+        Ok(File::open(&path).doing(|| format!("open {path}"))?.into())
+    }
+
+    /// Lets the program start, and returns once it has been executed.
+    ///
+    /// # Errors
+    /// What went wrong in the container before, in the plan's words; the container is gone then.
+    pub fn resume(mut self) -> Result<Supervisor, Error> {
+        self.launched.go(&self.prepared.script)?;
+        Supervisor::new(self.launched, self.prepared, self.cgroup)
+    }
+}

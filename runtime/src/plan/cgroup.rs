@@ -1,0 +1,63 @@
+//! Where the control groups go: `payload` for the container beside `supervisor` for us, below one group that is
+//! the container's alone. systemd inside owns everything from `payload` down.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::config::{CgroupParent, ContainerConfig};
+use crate::error::{Error, ErrorKind};
+use crate::host::HostFacts;
+
+/// The container's control groups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CgroupPlan {
+    /// The group that is the container's alone: a delegated unit, or one of our own making.
+    pub unit: PathBuf,
+    /// Whether we make (and remove) `unit`; a delegated one belongs to systemd.
+    pub make_unit: bool,
+    /// The container's group, the root of its cgroup namespace.
+    pub payload: PathBuf,
+    /// Our own place: in a delegated unit controllers can be enabled only once no process sits in the unit itself.
+    pub supervisor: Option<PathBuf>,
+    /// Who decides which devices the container may open.
+    pub devices: DevicePolicy,
+}
+
+/// Who decides which devices the container may open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DevicePolicy {
+    /// The unit that we run in (`DevicePolicy=`, `DeviceAllow=`).
+    Unit,
+    /// A device filter of our own on `payload`.
+    Filter,
+}
+
+pub(super) fn plan(config: &ContainerConfig, host: &HostFacts) -> Result<CgroupPlan, Error> {
+    let CgroupParent::Auto = config.cgroup;
+    let Some(facts) = &host.cgroup else {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("cannot place container {}: no cgroup v2 file system is mounted", config.name),
+        )
+        .hint("mount one with `mount -t cgroup2 none /sys/fs/cgroup`, or on /sys/fs/cgroup/unified"));
+    };
+    if let Some(unit) = &facts.delegated {
+        return Ok(CgroupPlan {
+            payload: unit.join("payload"),
+            supervisor: Some(unit.join("supervisor")),
+            unit: unit.clone(),
+            make_unit: false,
+            devices: DevicePolicy::Unit,
+        });
+    }
+    let unit = facts.own.join("nixrun").join(&config.name);
+    Ok(CgroupPlan {
+        payload: unit.join("payload"),
+        supervisor: None,
+        unit,
+        make_unit: true,
+        devices: DevicePolicy::Filter,
+    })
+}

@@ -1,0 +1,169 @@
+//! The plan as a readable tree: what `nixrun plan` prints.
+
+use std::fmt;
+
+use super::mounts::{Attributes, Entry, MountPlan, Source};
+use super::{DevicePolicy, Plan};
+use crate::config::{Network, Preparation};
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "container {}", self.name)?;
+        writeln!(f, "├─ root {}", self.rootfs.display())?;
+        section(f, "prepare", &self.preparation)?;
+        let network = match self.namespaces.network {
+            Network::Private => " net",
+            Network::Host => "",
+        };
+        writeln!(f, "├─ namespaces mnt pid uts ipc cgroup{network}")?;
+        section(f, "cgroup", &self.cgroup_lines())?;
+        section(f, "mounts", &self.mounts)?;
+        writeln!(f, "├─ hostname {}", self.hostname)?;
+        writeln!(f, "├─ capabilities {}", self.capabilities)?;
+        let limits: Vec<String> = self
+            .limits
+            .iter()
+            .map(|limit| format!("{} {}:{}", limit.name, Bound(limit.soft), Bound(limit.hard)))
+            .collect();
+        section(f, "limits", &limits)?;
+        let env: Vec<String> = self
+            .env
+            .iter()
+            .map(|(key, value)| format!("{}={}", key.to_string_lossy(), value.to_string_lossy()))
+            .collect();
+        section(f, "environment", &env)?;
+        section(f, "warnings", &self.warnings)?;
+        let argv: Vec<_> = self.argv.iter().map(|argument| argument.to_string_lossy()).collect();
+        write!(f, "└─ exec {}", argv.join(" "))
+    }
+}
+
+impl Plan {
+    fn cgroup_lines(&self) -> Vec<String> {
+        let cgroup = &self.cgroup;
+        let mut lines = vec![format!(
+            "{} {}",
+            if cgroup.make_unit { "make" } else { "delegated" },
+            cgroup.unit.display()
+        )];
+        if let Some(supervisor) = &cgroup.supervisor {
+            lines.push(format!("nixrun moves to {}", supervisor.display()));
+        }
+        lines.push(format!("container in {}", cgroup.payload.display()));
+        lines.push(match cgroup.devices {
+            DevicePolicy::Unit => "devices as the unit allows".to_owned(),
+            DevicePolicy::Filter => {
+                "devices null zero full random urandom tty ptmx pts, nothing else".to_owned()
+            }
+        });
+        lines
+    }
+}
+
+fn section<T: fmt::Display>(f: &mut fmt::Formatter<'_>, name: &str, lines: &[T]) -> fmt::Result {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "├─ {name}")?;
+    for (index, line) in lines.iter().enumerate() {
+        let branch = if index + 1 == lines.len() { "└─" } else { "├─" };
+        writeln!(f, "│  {branch} {line}")?;
+    }
+    Ok(())
+}
+
+/// A limit's value.
+struct Bound(u64);
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == libc::RLIM_INFINITY { f.write_str("infinity") } else { write!(f, "{}", self.0) }
+    }
+}
+
+impl fmt::Display for Preparation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Preparation::Directory { path, mode } => write!(f, "directory {} {mode:04o}", path.display()),
+            Preparation::EmptyFile { path } => write!(f, "file {} unless there", path.display()),
+            Preparation::CopyFile { from, path } => {
+                write!(f, "copy host:{} to {}", from.display(), path.display())
+            }
+            Preparation::HostDirectory { path, mode } => {
+                write!(f, "directory host:{} {mode:04o}", path.display())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Attributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.read_only { "ro" } else { "rw" })?;
+        for (on, name) in [
+            (self.no_suid, "nosuid"),
+            (self.no_dev, "nodev"),
+            (self.no_exec, "noexec"),
+            (self.strict_atime, "strictatime"),
+        ] {
+            if on {
+                write!(f, ",{name}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for MountPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let target = self.target.display();
+        match &self.source {
+            Source::Root => write!(f, "{target} the root directory, private"),
+            Source::HostPath { path, recursive, .. } => {
+                let bind = if *recursive { "rbind" } else { "bind" };
+                write!(f, "{target} {bind} host:{} ({})", path.display(), self.attributes)
+            }
+            Source::Tmpfs { options, entries } => {
+                write!(f, "{target} tmpfs ({}", self.attributes)?;
+                for (key, value) in options {
+                    match value {
+                        Some(value) => write!(f, ",{key}={value}")?,
+                        None => write!(f, ",{key}")?,
+                    }
+                }
+                write!(f, ")")?;
+                if !entries.is_empty() {
+                    let names: Vec<_> = entries.iter().map(|entry| entry.path().to_string_lossy()).collect();
+                    write!(f, " with {}", names.join(" "))?;
+                }
+                Ok(())
+            }
+            Source::Devpts { gid } => write!(f, "{target} devpts ({},gid={gid})", self.attributes),
+            Source::Kernel(fstype) => write!(f, "{target} {fstype} ({})", self.attributes),
+            Source::Own { path, recursive } => {
+                let bind = if *recursive { "rbind" } else { "bind" };
+                write!(f, "{target} {bind} {} ({})", path.display(), self.attributes)
+            }
+            Source::Console => write!(f, "{target} a pty of /dev/pts"),
+            Source::BootId => write!(f, "{target} a random id ({})", self.attributes),
+            Source::KernelLog => write!(f, "{target} a silent fifo"),
+            Source::Remount => write!(f, "{target} becomes {}", self.attributes),
+            Source::Unmount => write!(f, "{target} goes away again"),
+            Source::Share => write!(f, "{target} becomes shared, recursively"),
+        }
+    }
+}
+
+impl Entry {
+    /// Path relative to the tmpfs.
+    #[must_use]
+    pub fn path(&self) -> &std::path::Path {
+        match self {
+            Entry::Directory { path, .. }
+            | Entry::File { path, .. }
+            | Entry::Symlink { path, .. }
+            | Entry::Device { path, .. }
+            | Entry::Fifo { path, .. }
+            | Entry::Socket { path, .. } => path,
+        }
+    }
+}

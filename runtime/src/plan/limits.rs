@@ -1,0 +1,68 @@
+//! Resource limits: what the kernel gives PID 1, whatever the shell that starts nixrun has.
+
+use serde::Serialize;
+
+use crate::host::HostFacts;
+
+/// One `RLIMIT_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Limit {
+    /// `RLIMIT_*` number.
+    pub resource: u32,
+    /// Its name, without the prefix.
+    pub name: &'static str,
+    /// Soft limit; `u64::MAX` is infinity.
+    pub soft: u64,
+    /// Hard limit.
+    pub hard: u64,
+}
+
+const INFINITY: u64 = libc::RLIM_INFINITY;
+
+/// nspawn's table (`initialize_rlimits`, v256). Without CAP_SYS_RESOURCE a hard limit can only go down: what lies
+/// above our own is clamped, and said once for all limits.
+pub(super) fn plan(host: &HostFacts, warnings: &mut Vec<String>) -> Vec<Limit> {
+    let init = &host.init_limits;
+    let nofile = init.nr_open.min(524_288);
+    let table = [
+        (libc::RLIMIT_CPU, "CPU", INFINITY, INFINITY),
+        (libc::RLIMIT_FSIZE, "FSIZE", INFINITY, INFINITY),
+        (libc::RLIMIT_DATA, "DATA", INFINITY, INFINITY),
+        (libc::RLIMIT_STACK, "STACK", 8 << 20, INFINITY),
+        (libc::RLIMIT_CORE, "CORE", 0, INFINITY),
+        (libc::RLIMIT_RSS, "RSS", INFINITY, INFINITY),
+        (libc::RLIMIT_NPROC, "NPROC", init.nproc.0, init.nproc.1),
+        (libc::RLIMIT_NOFILE, "NOFILE", 1024.min(nofile), nofile),
+        (libc::RLIMIT_MEMLOCK, "MEMLOCK", 8 << 20, 8 << 20),
+        (libc::RLIMIT_AS, "AS", INFINITY, INFINITY),
+        (libc::RLIMIT_LOCKS, "LOCKS", INFINITY, INFINITY),
+        (libc::RLIMIT_SIGPENDING, "SIGPENDING", init.sigpending.0, init.sigpending.1),
+        (libc::RLIMIT_MSGQUEUE, "MSGQUEUE", 819_200, 819_200),
+        (libc::RLIMIT_NICE, "NICE", 0, 0),
+        (libc::RLIMIT_RTPRIO, "RTPRIO", 0, 0),
+        (libc::RLIMIT_RTTIME, "RTTIME", INFINITY, INFINITY),
+    ];
+    let may_raise = host.capabilities.contains(caps::Capability::CAP_SYS_RESOURCE);
+    let mut clamped = Vec::new();
+    let limits = table
+        .into_iter()
+        .map(|(resource, name, soft, hard)| {
+            // The number's type differs between gnu and musl; its values are the same.
+            #[allow(clippy::unnecessary_cast)]
+            let resource = resource as u32;
+            let own = host.own_limits.get(resource as usize).map_or(INFINITY, |limit| limit.1);
+            let allowed = if may_raise { hard } else { hard.min(own) };
+            if allowed < hard {
+                clamped.push(name);
+            }
+            Limit { resource, name, soft: soft.min(allowed), hard: allowed }
+        })
+        .collect();
+    if !clamped.is_empty() {
+        warnings.push(format!(
+            "the limits {} stay lower than systemd-nspawn sets them, because this machine lacks CAP_SYS_RESOURCE",
+            clamped.join(", ")
+        ));
+    }
+    limits
+}

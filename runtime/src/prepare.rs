@@ -1,0 +1,190 @@
+//! Plan to `Prepared`: every descriptor opened, every tmpfs filled, the child's script complete.
+
+mod script;
+mod tmpfs;
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use crate::child::script::{Image, Script};
+use crate::error::{Doing, Error};
+use crate::host::c_path;
+use crate::plan::{MountPlan, Plan, Source};
+use crate::rootfs::{self, Root};
+use crate::sys::mount::{FsContext, MountAttr, mount_setattr, open_tree_clone};
+use crate::sys::pty;
+
+/// A container that only needs to be cloned. Dropping it leaves nothing but the directories that were made in its
+/// root.
+#[derive(Debug)]
+pub struct Prepared {
+    pub(crate) plan: Plan,
+    pub(crate) root: Root,
+    pub(crate) uuid: [u8; 16],
+    pub(crate) script: Script,
+    /// Detached mounts and whatever else the script names by number.
+    pub(crate) held: Vec<OwnedFd>,
+    pub(crate) notify: Option<UnixDatagram>,
+    pub(crate) console: Option<OwnedFd>,
+    pub(crate) kernel_log: Option<OwnedFd>,
+}
+
+impl Prepared {
+    /// Readies the root and builds every mount that does not need the new namespaces.
+    ///
+    /// # Errors
+    /// When a path of the plan is missing or a mount cannot be made, in the plan's words.
+    pub fn new(plan: Plan) -> Result<Prepared, Error> {
+        let root = Root::open(&plan.rootfs)?;
+        root.prepare(&plan.preparation)?;
+        let uuid = match rootfs::machine_id(&root).or(plan.uuid) {
+            Some(uuid) => uuid,
+            None => rootfs::random_uuid()?,
+        };
+        let mut prepared = Prepared {
+            script: Script::default(),
+            held: Vec::with_capacity(plan.mounts.len()),
+            notify: None,
+            console: None,
+            kernel_log: None,
+            uuid,
+            root,
+            plan,
+        };
+        let trees = prepared.build_trees()?;
+        prepared.script = script::assemble(&prepared, &trees)?;
+        prepared.held.extend(trees.into_iter().flatten());
+        Ok(prepared)
+    }
+
+    /// The container's uuid.
+    #[must_use]
+    pub fn uuid(&self) -> [u8; 16] {
+        self.uuid
+    }
+
+    /// The plan being carried out.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// One detached tree for each mount of the plan that the parent makes.
+    fn build_trees(&mut self) -> Result<Vec<Option<OwnedFd>>, Error> {
+        let mounts = std::mem::take(&mut self.plan.mounts);
+        let trees = mounts.iter().map(|mount| self.build_tree(mount)).collect();
+        self.plan.mounts = mounts;
+        trees
+    }
+
+    fn build_tree(&mut self, mount: &MountPlan) -> Result<Option<OwnedFd>, Error> {
+        let doing = || format!("prepare the mount {mount}");
+        Ok(match &mount.source {
+            Source::Root => {
+                let tree = open_tree_clone(self.root_fd(), c"", true).doing(doing)?;
+                // A copy of a shared mount stays in the host's peer group until it is told not to.
+                propagate(tree.as_fd(), libc::MS_PRIVATE, 0).doing(doing)?;
+                Some(tree)
+            }
+            Source::HostPath { path, recursive, .. } => {
+                let tree = open_tree_clone(cwd(), &c_path(path)?, *recursive).doing(doing)?;
+                propagate(tree.as_fd(), libc::MS_SLAVE, mount.attributes.bits()).doing(doing)?;
+                Some(tree)
+            }
+            Source::Tmpfs { options, entries } => {
+                let tree = tmpfs::create(options, mount.attributes.bits()).doing(doing)?;
+                tmpfs::fill(tree.as_fd(), entries).doing(doing)?;
+                if mount.target == Path::new("/run") {
+                    self.fill_run(tree.as_fd())?;
+                }
+                Some(tree)
+            }
+            Source::Devpts { gid } => {
+                let tree = devpts(*gid, mount.attributes.bits()).doing(doing)?;
+                if self.plan.has_console() {
+                    let (master, _) = pty::open(tree.as_fd()).doing(|| "open the console's pty".to_owned())?;
+                    self.console = Some(master);
+                }
+                Some(tree)
+            }
+            _ => None,
+        })
+    }
+
+    /// What only we know: ids, the notify socket, our end of the kernel log.
+    fn fill_run(&mut self, run: BorrowedFd<'_>) -> Result<(), Error> {
+        let boot_id = rootfs::format_uuid(rootfs::random_uuid()?);
+        let uuid = rootfs::format_uuid(self.uuid);
+        let doing = || "fill the container's /run".to_owned();
+        tmpfs::write(run, crate::plan::BOOT_ID, 0o444, &format!("{boot_id}\n")).doing(doing)?;
+        tmpfs::write(run, crate::plan::UUID, 0o444, &format!("{uuid}\n")).doing(doing)?;
+        self.kernel_log = Some(tmpfs::open_fifo(run, crate::plan::KMSG).doing(doing)?);
+        if self.plan.notify_ready {
+            self.notify = Some(tmpfs::notify_socket(run).doing(|| "bind the notify socket".to_owned())?);
+        }
+        Ok(())
+    }
+
+    fn root_fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// The program with its environment, and the paths to try for it.
+    fn image(&self) -> Result<Image, Error> {
+        let mut env = self.plan.env.clone();
+        let uuid = rootfs::format_uuid(self.uuid);
+        if !env.iter().any(|(key, _)| key == "container_uuid") {
+            env.push(("container_uuid".into(), uuid.into()));
+        }
+        image(&self.plan.argv, &env)
+    }
+}
+
+/// Builds what execve takes. A program without a slash is looked up in the environment's `PATH`.
+pub(crate) fn image(
+    argv: &[std::ffi::OsString],
+    env: &[(std::ffi::OsString, std::ffi::OsString)],
+) -> Result<Image, Error> {
+    let program = argv.first().map(|program| program.as_bytes()).unwrap_or_default();
+    let path = env.iter().find(|(key, _)| key == "PATH").map(|(_, value)| value.as_bytes());
+    let candidates: Vec<CString> = if program.contains(&b'/') {
+        vec![c_string(program)?]
+    } else {
+        path.unwrap_or(crate::plan::DEFAULT_PATH.as_bytes())
+            .split(|byte| *byte == b':')
+            .filter(|directory| !directory.is_empty())
+            .map(|directory| c_string(&[directory, b"/", program].concat()))
+            .collect::<Result<_, _>>()?
+    };
+    let argv = argv.iter().map(|argument| c_string(argument.as_bytes())).collect::<Result<_, _>>()?;
+    let envp = env
+        .iter()
+        .map(|(key, value)| c_string(&[key.as_bytes(), b"=", value.as_bytes()].concat()))
+        .collect::<Result<_, _>>()?;
+    Ok(Image::new(candidates, argv, envp))
+}
+
+fn c_string(bytes: &[u8]) -> Result<CString, Error> {
+    c_path(Path::new(std::ffi::OsStr::from_bytes(bytes)))
+}
+
+fn devpts(gid: u32, attributes: u64) -> crate::sys::Result<OwnedFd> {
+    let context = FsContext::open(c"devpts")?;
+    context.set(c"mode", Some(c"620"))?;
+    context.set(c"ptmxmode", Some(c"0666"))?;
+    let gid = CString::new(gid.to_string()).unwrap_or_default();
+    context.set(c"gid", Some(&gid))?;
+    context.mount(attributes)
+}
+
+fn propagate(tree: BorrowedFd<'_>, propagation: u64, set: u64) -> crate::sys::Result<()> {
+    mount_setattr(tree, true, &MountAttr { set, propagation, ..MountAttr::default() })
+}
+
+/// The directory that absolute paths ignore.
+fn cwd() -> BorrowedFd<'static> {
+    nix::fcntl::AT_FDCWD
+}

@@ -1,0 +1,149 @@
+//! Writes the child's script from the plan and the trees that the parent built.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use super::Prepared;
+use crate::child::script::{Op, Script, Target};
+use crate::config::Console;
+use crate::error::Error;
+use crate::host::c_path;
+use crate::plan::{BOOT_ID, KMSG, Plan, Source};
+use crate::sys::inroot::Make;
+
+/// The whole script. The order within it is the one that makes it work; each step says why it stands where it does.
+pub(super) fn assemble(prepared: &Prepared, trees: &[Option<OwnedFd>]) -> Result<Script, Error> {
+    let plan = &prepared.plan;
+    let mut script = Script::default();
+    // First of all: from here on nothing can outlive the supervisor.
+    script.push(Op::DieWithParent, "tie the container to its supervisor");
+    // Before any mount point is made, since the umask is the caller's.
+    script.push(Op::Umask, "set the umask");
+    mounts(&mut script, plan, trees)?;
+    script.push(Op::Pivot, "make the container's root /");
+    let name = script.string(&c_text(&plan.hostname)?);
+    script.push(Op::Hostname { name }, format!("set the hostname to {}", plan.hostname));
+    script.push(Op::NewSession, "start a session");
+    if plan.console != Console::Pipe {
+        // After the pivot, so that /proc/1/fd shows /dev/console.
+        let path = script.string(c"dev/console");
+        script.push(Op::Console { path }, "open /dev/console");
+    }
+    script.push(Op::NewKeyring, "join a new session keyring");
+    script.push(Op::ClearGroups, "drop the supplementary groups");
+    for limit in &plan.limits {
+        let op = Op::Limit { resource: limit.resource, soft: limit.soft, hard: limit.hard };
+        script.push(op, format!("set the limit {}", limit.name));
+    }
+    let path = script.string(&c_path(&plan.cwd)?);
+    script.push(Op::Chdir { path }, format!("change to the directory {}", plan.cwd.display()));
+    finish(&mut script, plan.capabilities.bits());
+    script.filter = crate::seccomp::compile(&crate::seccomp::Policy::nspawn(plan.capabilities));
+    script.image = prepared.image()?;
+    Ok(script)
+}
+
+/// What comes last in every script, a container's as an exec's.
+pub(crate) fn finish(script: &mut Script, capabilities: u64) {
+    script.push(Op::DefaultSignals, "reset the signals");
+    script.push(Op::CloseOnExec, "close inherited descriptors");
+    // The filter before the capabilities: without NO_NEW_PRIVS it takes CAP_SYS_ADMIN to install one.
+    script.push(Op::Filter, "install the seccomp filter");
+    script.push(Op::Capabilities { mask: capabilities }, "set the capabilities");
+    // A change of credentials clears it (prctl(2), PR_SET_PDEATHSIG).
+    script.push(Op::DieWithParent, "tie the container to its supervisor");
+    script.push(Op::Await, "wait for the network");
+    script.push(Op::Exec, "execute the program");
+}
+
+fn mounts(script: &mut Script, plan: &Plan, trees: &[Option<OwnedFd>]) -> Result<(), Error> {
+    for (mount, tree) in plan.mounts.iter().zip(trees) {
+        let path = script.string(&relative(&mount.target)?);
+        let attributes = mount.attributes.bits();
+        let purpose = format!("mount {mount}");
+        let target = |make| Target { path, make, follow: follows(&mount.target) };
+        let op = match (&mount.source, tree) {
+            (Source::Root, Some(tree)) => {
+                script.root = tree.as_raw_fd();
+                script.push(Op::PrivateTree, "make the host's mounts private");
+                Op::AttachRoot
+            }
+            (Source::HostPath { make, .. }, Some(tree)) => {
+                let make = if *make { make_for(tree)? } else { Make::Nothing };
+                Op::Attach { tree: tree.as_raw_fd(), target: target(make) }
+            }
+            (_, Some(tree)) => {
+                Op::Attach { tree: tree.as_raw_fd(), target: target(Make::Directory(0o755)) }
+            }
+            (Source::Kernel(fstype), None) => {
+                let fstype = script.string(&c_text(fstype)?);
+                Op::NewFs { fstype, attributes, target: target(Make::Directory(0o755)) }
+            }
+            (Source::Own { path: source, recursive }, None) => {
+                let source = script.string(&relative(source)?);
+                let target = target(Make::Nothing);
+                Op::Bind { source, recursive: *recursive, attributes, target }
+            }
+            (Source::Console, None) => bind(script, "dev/pts/0", attributes, target(Make::Nothing)),
+            (Source::BootId, None) => {
+                bind(script, &format!("run/{BOOT_ID}"), attributes, target(Make::Nothing))
+            }
+            (Source::KernelLog, None) => {
+                bind(script, &format!("run/{KMSG}"), attributes, target(Make::Nothing))
+            }
+            (Source::Remount, None) => {
+                Op::SetAttributes { path, attributes, propagation: 0, recursive: false }
+            }
+            (Source::Share, None) => {
+                Op::SetAttributes { path, attributes, propagation: libc::MS_SHARED, recursive: true }
+            }
+            (Source::Unmount, None) => Op::Unmount { path },
+            (Source::Root | Source::HostPath { .. } | Source::Tmpfs { .. } | Source::Devpts { .. }, None) => {
+                unreachable!("the parent builds every tree of these")
+            }
+        };
+        script.push(op, purpose);
+        match mount.source {
+            Source::BootId => unlink(script, BOOT_ID),
+            Source::KernelLog => unlink(script, KMSG),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn bind(script: &mut Script, source: &str, attributes: u64, target: Target) -> Op {
+    let source = script.string(&c_text(source).unwrap_or_default());
+    Op::Bind { source, recursive: false, attributes, target }
+}
+
+/// The file lives on under its mount; its name in /run was only a way to get there.
+fn unlink(script: &mut Script, name: &str) {
+    let path = script.string(&c_text(&format!("run/{name}")).unwrap_or_default());
+    script.push(Op::Unlink { path }, format!("remove /run/{name}"));
+}
+
+/// A mount point of the kind of what is mounted.
+fn make_for(tree: &OwnedFd) -> Result<Make, Error> {
+    use crate::error::Doing;
+    let stat = nix::sys::stat::fstat(tree).doing(|| "stat a bind mount's source".to_owned())?;
+    let directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    Ok(if directory { Make::Directory(0o755) } else { Make::File(0o644) })
+}
+
+/// The API file systems lie on real directories of the root, and what lies below them on trees of our own: a
+/// symlink there is the container's trick. Elsewhere in the root symlinks are its business.
+fn follows(target: &Path) -> bool {
+    let first = target.components().nth(1).map(|part| part.as_os_str().to_owned());
+    !first.is_some_and(|first| ["tmp", "sys", "dev", "run", "proc"].iter().any(|api| first == *api))
+}
+
+fn relative(path: &Path) -> Result<CString, Error> {
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    c_path(if relative.as_os_str().is_empty() { Path::new(".") } else { relative })
+}
+
+fn c_text(text: &str) -> Result<CString, Error> {
+    c_path(Path::new(text))
+}

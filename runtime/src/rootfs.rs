@@ -1,0 +1,246 @@
+//! The container's root directory on the host: opened once, and every path below it resolved within it.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::sys::stat::Mode;
+
+use crate::config::Preparation;
+use crate::error::{Doing, Error, ErrorKind};
+use crate::host::c_path;
+use crate::sys::SyscallError;
+use crate::sys::inroot::{self, Make};
+
+/// An open root directory.
+#[derive(Debug)]
+pub struct Root {
+    directory: OwnedFd,
+    path: PathBuf,
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
+impl Root {
+    /// Opens the directory; a symlink in its place is refused, because locks and names go by the directory itself.
+    ///
+    /// # Errors
+    /// When it is missing, a symlink, or no directory.
+    pub fn open(path: &Path) -> Result<Root, Error> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let directory = nix::fcntl::openat(AT_FDCWD, path, flags, Mode::empty()).map_err(|errno| {
+            let shown = path.display();
+            match errno {
+                Errno::ENOENT => {
+                    Error::new(ErrorKind::NotFound, format!("the root directory {shown} does not exist"))
+                }
+                // O_DIRECTORY with O_NOFOLLOW says ENOTDIR for a symlink, too.
+                Errno::ENOTDIR | Errno::ELOOP if path.is_symlink() => Error::new(
+                    ErrorKind::Config,
+                    format!("the root directory {shown} is a symlink"),
+                )
+                .hint("name the directory that it leads to"),
+                Errno::ENOTDIR => Error::new(ErrorKind::Config, format!("the root {shown} is not a directory")),
+                errno => Error::new(ErrorKind::System, format!("cannot open the root directory {shown}: {errno}")),
+            }
+        })?;
+        Ok(Root { directory, path: path.to_path_buf() })
+    }
+
+    /// Device and inode number: the identity that nspawn's global lock goes by.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn identity(&self) -> Result<(u64, u64), Error> {
+        let stat = nix::sys::stat::fstat(&self.directory).doing(|| format!("stat {}", self.path.display()))?;
+        // The field types differ between libcs.
+        #[allow(clippy::unnecessary_cast)]
+        Ok((stat.st_dev as u64, stat.st_ino as u64))
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn fd(&self) -> RawFd {
+        self.directory.as_raw_fd()
+    }
+
+    /// A path below the root, made first when `make` says so.
+    pub(crate) fn resolve(&self, path: &Path, flags: i32, make: Make) -> Result<OwnedFd, Error> {
+        let relative = c_path(path.strip_prefix("/").unwrap_or(path))?;
+        inroot::open(self.fd(), &relative, flags, make, true)
+            .map(inroot::owned)
+            .map_err(|failure| {
+                let arguments = format!("{}, {relative:?}", self.fd());
+                SyscallError::new(inroot::call_name(failure.call), arguments, Errno::from_raw(failure.errno))
+            })
+            .doing(|| format!("make {} below {}", path.display(), self.path.display()))
+    }
+
+    /// The content of a small file below the root; `None` when there is none that can be read.
+    #[must_use]
+    pub fn read(&self, path: &Path) -> Option<String> {
+        let file = self.resolve(path, libc::O_RDONLY | libc::O_NONBLOCK, Make::Nothing).ok()?;
+        let file = File::from(file);
+        // A FIFO or device that the container put there must not block or feed us.
+        let small = file.metadata().is_ok_and(|meta| meta.is_file() && meta.size() < 64 * 1024);
+        small.then(|| std::io::read_to_string(file).ok()).flatten()
+    }
+
+    /// Performs the preparation steps in order.
+    ///
+    /// # Errors
+    /// The first step that fails, by its path.
+    pub fn prepare(&self, steps: &[Preparation]) -> Result<(), Error> {
+        steps.iter().try_for_each(|step| match step {
+            Preparation::Directory { path, mode } => {
+                self.resolve(path, libc::O_PATH, Make::Directory(*mode)).map(drop)
+            }
+            Preparation::EmptyFile { path } => self.resolve(path, libc::O_PATH, Make::File(0o644)).map(drop),
+            Preparation::CopyFile { from, path } => self.copy(from, path),
+            Preparation::HostDirectory { path, mode } => fs::DirBuilder::new()
+                .recursive(true)
+                .mode(*mode)
+                .create(path)
+                .doing(|| format!("make the directory {}", path.display())),
+        })
+    }
+
+    /// Puts a copy of a host file in the place of whatever file or symlink is there: `cp --remove-destination`. The
+    /// new file is made beside it and renamed, so that nobody inside reads half of it.
+    fn copy(&self, from: &Path, path: &Path) -> Result<(), Error> {
+        let content = fs::read(from).doing(|| format!("read {}", from.display()))?;
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let name = path.file_name().unwrap_or_default();
+        let directory = self.resolve(parent, libc::O_RDONLY | libc::O_DIRECTORY, Make::Directory(0o755))?;
+        let temporary = PathBuf::from(format!(".{}.nixrun", name.to_string_lossy()));
+        let doing = || format!("copy {} to {} below {}", from.display(), path.display(), self.path.display());
+        let _ = nix::unistd::unlinkat(&directory, &temporary, nix::unistd::UnlinkatFlags::NoRemoveDir);
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = nix::fcntl::openat(directory.as_fd(), &temporary, flags, Mode::from_bits_truncate(0o644))
+            .doing(doing)?;
+        File::from(file).write_all(&content).doing(doing)?;
+        nix::fcntl::renameat(&directory, &temporary, &directory, name).doing(doing)
+    }
+}
+
+/// The machine id that the root has, if it has one: it becomes `container_uuid`, as in nspawn.
+#[must_use]
+pub fn machine_id(root: &Root) -> Option<[u8; 16]> {
+    parse_uuid(root.read(Path::new("/etc/machine-id"))?.trim())
+}
+
+/// A uuid written as 32 hexadecimal digits, with or without dashes; the null uuid is none.
+#[must_use]
+pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let digits: Vec<u8> = text.bytes().filter(|b| *b != b'-').collect();
+    let mut uuid = [0; 16];
+    if digits.len() != 32 {
+        return None;
+    }
+    for (byte, pair) in uuid.iter_mut().zip(digits.chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    (uuid != [0; 16]).then_some(uuid)
+}
+
+/// A uuid with dashes, as `container_uuid` has it.
+#[must_use]
+pub fn format_uuid(uuid: [u8; 16]) -> String {
+    let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// Sixteen random bytes as a version 4 uuid.
+///
+/// # Errors
+/// The kernel's.
+pub fn random_uuid() -> Result<[u8; 16], Error> {
+    let mut uuid = [0; 16];
+    crate::sys::fd::random(&mut uuid).doing(|| "draw a random uuid".to_owned())?;
+    uuid[6] = uuid[6] & 0x0f | 0x40;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    Ok(uuid)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn root() -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("root");
+        fs::create_dir(&path).unwrap();
+        let root = Root::open(&path).unwrap();
+        (dir, root)
+    }
+
+    #[test]
+    fn no_symlink_leads_out_of_the_root() {
+        let (dir, root) = root();
+        fs::create_dir(dir.path().join("outside")).unwrap();
+        symlink(dir.path().join("outside"), dir.path().join("root/etc")).unwrap();
+        symlink("../../outside", dir.path().join("root/var")).unwrap();
+        let steps = [
+            Preparation::Directory { path: "/etc/a".into(), mode: 0o755 },
+            Preparation::EmptyFile { path: "/var/b".into() },
+        ];
+        for step in steps {
+            assert!(root.prepare(&[step]).is_err());
+        }
+        assert_eq!(fs::read_dir(dir.path().join("outside")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_link_within_the_root_is_followed_there() {
+        let (dir, root) = root();
+        fs::create_dir(dir.path().join("root/real")).unwrap();
+        symlink("/real", dir.path().join("root/etc")).unwrap();
+        root.prepare(&[Preparation::EmptyFile { path: "/etc/os-release".into() }]).unwrap();
+        assert!(dir.path().join("root/real/os-release").is_file());
+    }
+
+    #[test]
+    fn a_copy_replaces_a_symlink_instead_of_writing_through_it() {
+        let (dir, root) = root();
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "host").unwrap();
+        fs::write(dir.path().join("resolv.conf"), "nameserver 192.0.2.53\n").unwrap();
+        fs::create_dir(dir.path().join("root/etc")).unwrap();
+        symlink(&victim, dir.path().join("root/etc/resolv.conf")).unwrap();
+        let from = dir.path().join("resolv.conf");
+        root.prepare(&[Preparation::CopyFile { from, path: "/etc/resolv.conf".into() }]).unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "host");
+        let copied = dir.path().join("root/etc/resolv.conf");
+        assert!(!copied.is_symlink());
+        assert_eq!(fs::read_to_string(copied).unwrap(), "nameserver 192.0.2.53\n");
+    }
+
+    #[test]
+    fn a_root_that_is_a_symlink_is_refused() {
+        let (dir, _root) = root();
+        symlink("root", dir.path().join("link")).unwrap();
+        let error = Root::open(&dir.path().join("link")).unwrap_err();
+        assert!(error.to_string().contains("is a symlink"), "{error}");
+    }
+
+    #[test]
+    fn uuids_round_trip() {
+        let text = "3fe8a10c-5b1c-4d3a-9d52-0a1b2c3d4e5f";
+        let uuid = parse_uuid(text).unwrap();
+        assert_eq!(format_uuid(uuid), text);
+        assert_eq!(parse_uuid(&text.replace('-', "")), Some(uuid));
+        for bad in ["", "uninitialized", "00000000000000000000000000000000", "3fe8"] {
+            assert_eq!(parse_uuid(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! A running container: one poll loop over its process, the notify socket, the console and the caller's signals.
+
+mod console;
+mod notify;
+mod stop;
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signalfd::SignalFd;
+use serde::Serialize;
+
+pub use notify::HostNotify;
+
+use crate::cgroup::Cgroup;
+use crate::config::Console;
+use crate::error::{Doing, Error};
+use crate::launch::Launched;
+use crate::prepare::Prepared;
+use crate::sys::process::Ended;
+use console::Forward;
+use stop::Stop;
+
+/// How a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// PID 1 exited with this status.
+    Exited(i32),
+    /// It powered off or halted: reboot(2) ends a pid namespace's init with SIGINT.
+    PoweredOff,
+    /// It asked for a reboot: reboot(2) ends a pid namespace's init with SIGHUP.
+    Rebooted,
+    /// This signal killed PID 1.
+    Killed(i32),
+}
+
+impl From<Ended> for Outcome {
+    fn from(ended: Ended) -> Outcome {
+        match ended {
+            Ended::Exited(status) => Outcome::Exited(status),
+            Ended::Killed(libc::SIGINT) => Outcome::PoweredOff,
+            Ended::Killed(libc::SIGHUP) => Outcome::Rebooted,
+            Ended::Killed(signal) => Outcome::Killed(signal),
+        }
+    }
+}
+
+/// The end of a container.
+#[derive(Debug)]
+pub struct End {
+    /// How PID 1 ended.
+    pub outcome: Outcome,
+    /// What could not be cleaned up.
+    pub cleanup: Vec<Error>,
+}
+
+/// What happens while a container runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// PID 1 said READY=1.
+    Ready,
+    /// PID 1 described what it does (`STATUS=`).
+    Status(String),
+    /// PID 1 was asked to shut down with this signal.
+    Stopping(i32),
+    /// The shutdown is asked for, but PID 1 does not listen to the signal yet, and would lose it.
+    NotListening(i32),
+    /// The container did not shut down in time, or was asked to twice: it is being killed.
+    Killing,
+}
+
+/// Asks a running container to stop, from any thread.
+#[derive(Debug, Clone)]
+pub struct Stopper(Arc<EventFd>);
+
+impl Stopper {
+    /// The first call asks PID 1 to shut down, the second kills the container.
+    pub fn stop(&self) {
+        // Fails only when the counter would overflow.
+        let _ = self.0.write(1);
+    }
+}
+
+/// What the caller connects to a running container.
+#[derive(Debug)]
+pub struct Attached<'a> {
+    /// Signals of the caller, blocked elsewhere: SIGTERM and SIGINT stop the container, SIGWINCH resizes its
+    /// console.
+    pub signals: Option<&'a SignalFd>,
+    /// Where the console's output goes; nowhere when absent.
+    pub output: Option<BorrowedFd<'a>>,
+    /// Where an interactive console's input comes from.
+    pub input: Option<BorrowedFd<'a>>,
+    /// How long the container may take to shut down before it is killed.
+    pub grace: Duration,
+}
+
+/// A running container. Dropping it kills the container and removes its groups.
+pub struct Supervisor {
+    // Before the group in the order of destruction: its processes end, then it can be removed.
+    launched: Launched,
+    cgroup: Cgroup,
+    name: String,
+    uuid: [u8; 16],
+    stop_signal: i32,
+    notify: Option<UnixDatagram>,
+    console: Option<OwnedFd>,
+    interactive: bool,
+    /// Keeps the writers of /dev/kmsg's stand-in from a hang-up.
+    _kernel_log: Option<OwnedFd>,
+    stopper: Stopper,
+}
+
+impl fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Supervisor").field("name", &self.name).field("pid", &self.pid()).finish_non_exhaustive()
+    }
+}
+
+impl Supervisor {
+    pub(crate) fn new(launched: Launched, prepared: Prepared, cgroup: Cgroup) -> Result<Supervisor, Error> {
+        let event = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .doing(|| "make an eventfd".to_owned())?;
+        Ok(Supervisor {
+            launched,
+            cgroup,
+            uuid: prepared.uuid,
+            stop_signal: prepared.plan.stop_signal,
+            interactive: prepared.plan.console == Console::Interactive,
+            notify: prepared.notify,
+            console: prepared.console,
+            _kernel_log: prepared.kernel_log,
+            name: prepared.plan.name,
+            stopper: Stopper(Arc::new(event)),
+        })
+    }
+
+    /// The container's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// PID of PID 1 in our pid namespace, valid as long as this value lives.
+    #[must_use]
+    pub fn pid(&self) -> libc::pid_t {
+        self.launched.pid()
+    }
+
+    /// The container's uuid.
+    #[must_use]
+    pub fn uuid(&self) -> [u8; 16] {
+        self.uuid
+    }
+
+    /// Host path of the container's control group.
+    #[must_use]
+    pub fn cgroup(&self) -> &Path {
+        self.cgroup.path()
+    }
+
+    /// A handle that stops the container from another thread.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Supervises the container until it ends, then kills what is left of it and removes its groups.
+    ///
+    /// # Errors
+    /// When polling or waiting fails; the container is killed then.
+    pub fn run(mut self, attached: &Attached<'_>, mut on_event: impl FnMut(Event)) -> Result<End, Error> {
+        let mut forward = Forward::new(self.console.as_ref(), self.interactive, attached)?;
+        let mut stop = Stop::new(self.stop_signal, attached.grace);
+        loop {
+            let ready = self.poll(attached, &forward, stop.timeout())?;
+            if ready.signal {
+                if let Some(signals) = attached.signals {
+                    self.take_signals(signals, &mut stop, &forward);
+                }
+            }
+            if ready.stop && self.stopper.0.read().is_ok() {
+                stop.request();
+            }
+            if ready.notify {
+                if let Some(socket) = &self.notify {
+                    notify::receive(socket, self.launched.pid(), &mut on_event);
+                }
+            }
+            forward.transfer();
+            if forward.escaped() {
+                stop.kill();
+            }
+            stop.advance(&self.launched, &mut on_event)?;
+            if ready.ended {
+                break;
+            }
+        }
+        let ended = self.launched.reap()?;
+        forward.drain();
+        drop(forward);
+        let cleanup = self.cgroup.remove().err().into_iter().collect();
+        Ok(End { outcome: ended.into(), cleanup })
+    }
+
+    fn poll(&self, attached: &Attached<'_>, forward: &Forward<'_>, timeout: PollTimeout) -> Result<Ready, Error> {
+        let mut fds = Vec::with_capacity(8);
+        let ended = add(&mut fds, Some(self.launched.pidfd()), PollFlags::POLLIN);
+        let stop = add(&mut fds, Some(self.stopper.0.as_fd()), PollFlags::POLLIN);
+        let signal = add(&mut fds, attached.signals.map(AsFd::as_fd), PollFlags::POLLIN);
+        let notify = add(&mut fds, self.notify.as_ref().map(AsFd::as_fd), PollFlags::POLLIN);
+        for (fd, flags) in forward.interest().into_iter().flatten() {
+            add(&mut fds, Some(fd), flags);
+        }
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).doing(|| format!("wait for container {}", self.name)),
+        }
+        let is = |index: Option<usize>| {
+            index.and_then(|i| fds.get(i)).and_then(PollFd::revents).is_some_and(|events| !events.is_empty())
+        };
+        Ok(Ready {
+            ended: is(ended),
+            stop: is(stop),
+            signal: is(signal),
+            notify: is(notify),
+        })
+    }
+
+    fn take_signals(&self, signals: &SignalFd, stop: &mut Stop, forward: &Forward<'_>) {
+        while let Ok(Some(info)) = signals.read_signal() {
+            match info.ssi_signo as i32 {
+                libc::SIGTERM | libc::SIGINT => stop.request(),
+                libc::SIGWINCH => forward.resize(),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Ready {
+    ended: bool,
+    stop: bool,
+    signal: bool,
+    notify: bool,
+}
+
+/// Adds a descriptor to be polled, if there is one, and says where.
+fn add<'a>(fds: &mut Vec<PollFd<'a>>, fd: Option<BorrowedFd<'a>>, flags: PollFlags) -> Option<usize> {
+    let fd = fd?;
+    fds.push(PollFd::new(fd, flags));
+    Some(fds.len() - 1)
+}

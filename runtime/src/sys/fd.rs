@@ -1,0 +1,60 @@
+//! openat2(2), close_range(2), xattrs of an open file, and file-descriptor odds and ends.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::Result;
+use super::error::check;
+
+/// The kernel's `struct open_how`.
+#[repr(C)]
+struct OpenHow {
+    flags: u64,
+    mode: u64,
+    resolve: u64,
+}
+
+/// Opens `path` below `dir`, resolved as `resolve` (`RESOLVE_*`) says. Always close-on-exec.
+///
+/// # Errors
+/// The kernel's; ELOOP or EXDEV when `resolve` forbids the way the path takes.
+pub fn openat2(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, resolve: u64) -> Result<OwnedFd> {
+    let how = OpenHow { flags: (flags | libc::O_CLOEXEC) as u64, mode: u64::from(mode), resolve };
+    loop {
+        // SAFETY: `path` is NUL-terminated and `how` is a live struct of the size that is passed.
+        let fd = unsafe {
+            libc::syscall(libc::SYS_openat2, dir.as_raw_fd(), path.as_ptr(), &raw const how, size_of::<OpenHow>())
+        };
+        // EAGAIN: a rename elsewhere raced with the scoped lookup (openat2(2)); EINTR: a slow file system.
+        if fd < 0 && matches!(nix::errno::Errno::last_raw(), libc::EAGAIN | libc::EINTR) {
+            continue;
+        }
+        let fd =
+            check(fd, "openat2", || format!("{}, {path:?}, {flags:#o}, {resolve:#x}", dir.as_raw_fd()))?;
+        // SAFETY: a descriptor the kernel just gave us.
+        return Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) });
+    }
+}
+
+/// Value of an extended attribute of an open file; `None` when it has none or the file system knows none.
+#[must_use]
+pub fn xattr(file: BorrowedFd<'_>, name: &CStr) -> Option<Vec<u8>> {
+    let mut value = vec![0u8; 256];
+    // SAFETY: `name` is NUL-terminated; the kernel writes at most `value.len()` bytes into `value`.
+    let length =
+        unsafe { libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    let length = usize::try_from(length).ok()?;
+    value.truncate(length);
+    Some(value)
+}
+
+/// Fills `buffer` (at most 256 bytes, which the kernel gives in one piece) with random bytes.
+///
+/// # Errors
+/// The kernel's.
+pub fn random(buffer: &mut [u8]) -> Result<()> {
+    // SAFETY: the kernel writes at most `buffer.len()` bytes into `buffer`.
+    let result = unsafe { libc::getrandom(buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+    check(result as libc::c_long, "getrandom", || buffer.len().to_string())?;
+    Ok(())
+}

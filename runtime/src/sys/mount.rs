@@ -1,0 +1,148 @@
+//! The mount API of Linux 5.2 and later: open_tree, move_mount, fsopen, fsconfig, fsmount, mount_setattr.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+use super::Result;
+use super::error::check;
+
+/// Mount attributes, `MOUNT_ATTR_*`.
+pub mod attr {
+    /// Read-only.
+    pub const RDONLY: u64 = 0x1;
+    /// Set-user-id bits have no effect.
+    pub const NOSUID: u64 = 0x2;
+    /// Device nodes cannot be opened.
+    pub const NODEV: u64 = 0x4;
+    /// Programs cannot be executed.
+    pub const NOEXEC: u64 = 0x8;
+    /// Access times are always updated.
+    pub const STRICTATIME: u64 = 0x20;
+    /// The field of access-time modes.
+    pub const ATIME_MASK: u64 = 0x70;
+}
+
+/// `OPEN_TREE_CLONE`: a detached copy instead of the mount itself.
+pub const OPEN_TREE_CLONE: u32 = 1;
+/// `AT_RECURSIVE`: with the mounts below.
+pub const AT_RECURSIVE: u32 = 0x8000;
+/// `MOVE_MOUNT_F_EMPTY_PATH`: the mount is the one `from` refers to.
+pub const MOVE_MOUNT_F_EMPTY_PATH: u32 = 0x4;
+/// `MOVE_MOUNT_T_EMPTY_PATH`: the mount point is the one `to` refers to.
+pub const MOVE_MOUNT_T_EMPTY_PATH: u32 = 0x40;
+/// `FSCONFIG_SET_FLAG`.
+pub const FSCONFIG_SET_FLAG: u32 = 0;
+/// `FSCONFIG_SET_STRING`.
+pub const FSCONFIG_SET_STRING: u32 = 1;
+/// `FSCONFIG_CMD_CREATE`.
+pub const FSCONFIG_CMD_CREATE: u32 = 6;
+
+/// The kernel's `struct mount_attr`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MountAttr {
+    /// Attributes to set.
+    pub set: u64,
+    /// Attributes to clear.
+    pub clear: u64,
+    /// One of `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE`, or 0.
+    pub propagation: u64,
+    /// User namespace for `MOUNT_ATTR_IDMAP`.
+    pub userns_fd: u64,
+}
+
+/// A detached copy of the mount at `path` below `dir`.
+///
+/// # Errors
+/// The kernel's; before Linux 6.15 EINVAL when the source is itself detached.
+pub fn open_tree_clone(dir: BorrowedFd<'_>, path: &CStr, recursive: bool) -> Result<OwnedFd> {
+    let flags = OPEN_TREE_CLONE
+        | libc::O_CLOEXEC as u32
+        | libc::AT_EMPTY_PATH as u32
+        | if recursive { AT_RECURSIVE } else { 0 };
+    // SAFETY: `path` is NUL-terminated.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags) };
+    let fd = check(fd, "open_tree", || format!("{}, {path:?}, OPEN_TREE_CLONE", dir.as_raw_fd()))?;
+    // SAFETY: a descriptor the kernel just gave us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Changes attributes of the mount at `tree` itself, or of all mounts below it too.
+///
+/// # Errors
+/// The kernel's.
+pub fn mount_setattr(tree: BorrowedFd<'_>, recursive: bool, change: &MountAttr) -> Result<()> {
+    let flags = libc::AT_EMPTY_PATH as u32 | if recursive { AT_RECURSIVE } else { 0 };
+    // SAFETY: the empty path is NUL-terminated and `change` is a live struct of the size that is passed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            ptr::from_ref(change),
+            size_of::<MountAttr>(),
+        )
+    };
+    check(result, "mount_setattr", || format!("{}, {change:?}", tree.as_raw_fd()))?;
+    Ok(())
+}
+
+/// A file system context being configured.
+#[derive(Debug)]
+pub struct FsContext(OwnedFd);
+
+impl FsContext {
+    /// Starts a new superblock of `fstype`.
+    ///
+    /// # Errors
+    /// ENODEV when the kernel does not know the file system.
+    pub fn open(fstype: &CStr) -> Result<FsContext> {
+        // SAFETY: `fstype` is NUL-terminated; 1 is FSOPEN_CLOEXEC.
+        let fd = unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), 1u32) };
+        let fd = check(fd, "fsopen", || format!("{fstype:?}"))?;
+        // SAFETY: a descriptor the kernel just gave us.
+        Ok(FsContext(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
+    }
+
+    /// Sets an option: `key=value`, or a flag when there is no value.
+    ///
+    /// # Errors
+    /// EINVAL for an option or value that the file system does not know.
+    pub fn set(&self, key: &CStr, value: Option<&CStr>) -> Result<()> {
+        let (command, pointer) = match value {
+            Some(value) => (FSCONFIG_SET_STRING, value.as_ptr()),
+            None => (FSCONFIG_SET_FLAG, ptr::null()),
+        };
+        self.config(command, key.as_ptr(), pointer, || format!("{key:?}, {value:?}"))
+    }
+
+    /// Creates the superblock and a detached mount of it with `attributes` (`MOUNT_ATTR_*`).
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn mount(self, attributes: u64) -> Result<OwnedFd> {
+        self.config(FSCONFIG_CMD_CREATE, ptr::null(), ptr::null(), || "CMD_CREATE".to_owned())?;
+        // SAFETY: no pointers are passed; 1 is FSMOUNT_CLOEXEC.
+        let fd = unsafe { libc::syscall(libc::SYS_fsmount, self.0.as_raw_fd(), 1u32, attributes as u32) };
+        let fd = check(fd, "fsmount", || format!("{attributes:#x}"))?;
+        // SAFETY: a descriptor the kernel just gave us.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    }
+
+    fn config(
+        &self,
+        command: u32,
+        key: *const libc::c_char,
+        value: *const libc::c_char,
+        arguments: impl FnOnce() -> String,
+    ) -> Result<()> {
+        // SAFETY: key and value are null or NUL-terminated strings that outlive the call, as the command demands.
+        let result = unsafe {
+            libc::syscall(libc::SYS_fsconfig, self.0.as_raw_fd(), command, key, value, 0)
+        };
+        check(result, "fsconfig", arguments)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,101 @@
+//! pidfds, waiting, limits and capabilities of processes.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+use super::Result;
+use super::error::check;
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It exited with this status.
+    Exited(i32),
+    /// This signal killed it.
+    Killed(i32),
+}
+
+/// Sends `signal` to the process behind a pidfd; signal 0 only asks whether it is there.
+///
+/// # Errors
+/// ESRCH when it is gone.
+pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    // SAFETY: a null siginfo lets the kernel fill it in as kill(2) does.
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, ptr::null::<libc::siginfo_t>(), 0)
+    };
+    check(result, "pidfd_send_signal", || format!("{}, {signal}", pidfd.as_raw_fd()))?;
+    Ok(())
+}
+
+/// A pidfd of the process `pid`. Whether it is still the process that was meant, the caller checks afterwards.
+///
+/// # Errors
+/// ESRCH when there is none.
+pub fn pidfd_open(pid: libc::pid_t) -> Result<OwnedFd> {
+    // SAFETY: no pointers are passed.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = check(fd, "pidfd_open", || pid.to_string())?;
+    // SAFETY: a descriptor the kernel just gave us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Waits until a child ends, and reaps it. `__WALL` because children made with exit signal 0 count as clones.
+///
+/// # Errors
+/// ECHILD when it is not our child or was reaped already.
+pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended> {
+    // SAFETY: siginfo_t is plain data for which all zeroes is a valid value.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: the kernel writes one siginfo_t into `info`.
+        let result = unsafe {
+            libc::waitid(
+                libc::P_PIDFD,
+                pidfd.as_raw_fd() as libc::id_t,
+                &raw mut info,
+                libc::WEXITED | libc::__WALL,
+            )
+        };
+        if result < 0 && nix::errno::Errno::last_raw() == libc::EINTR {
+            continue;
+        }
+        check(result.into(), "waitid", || format!("P_PIDFD, {}", pidfd.as_raw_fd()))?;
+        break;
+    }
+    // SAFETY: waitid succeeded with WEXITED, so the SIGCHLD fields of the union are set.
+    let status = unsafe { info.si_status() };
+    Ok(if info.si_code == libc::CLD_EXITED { Ended::Exited(status) } else { Ended::Killed(status) })
+}
+
+/// Joins the namespaces `namespaces` (`CLONE_NEW*`) of the process or namespace file behind `file`, for the
+/// calling thread. With `CLONE_NEWPID` only children created afterwards are inside.
+///
+/// # Errors
+/// EPERM without capabilities over the namespace's owner.
+pub fn setns(file: BorrowedFd<'_>, namespaces: i32) -> Result<()> {
+    // SAFETY: no pointers are passed.
+    let result = unsafe { libc::setns(file.as_raw_fd(), namespaces) };
+    check(result.into(), "setns", || format!("{}, {namespaces:#x}", file.as_raw_fd()))?;
+    Ok(())
+}
+
+/// Has the kernel add the sender's credentials to every message on a Unix socket.
+///
+/// # Errors
+/// The kernel's.
+pub fn pass_credentials(socket: BorrowedFd<'_>) -> Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the kernel reads one int.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PASSCRED,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    check(result.into(), "setsockopt", || "SO_PASSCRED".to_owned())?;
+    Ok(())
+}

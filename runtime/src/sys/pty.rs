@@ -1,0 +1,50 @@
+//! Pseudo terminals of a devpts instance that is not mounted anywhere yet.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::Result;
+use super::error::check;
+use super::fd::openat2;
+
+/// Opens a new pty in the devpts instance whose root is `devpts`: its master, unlocked, and its number.
+///
+/// # Errors
+/// The kernel's; ENOSPC when the instance has as many as it may.
+pub fn open(devpts: BorrowedFd<'_>) -> Result<(OwnedFd, u32)> {
+    let master = openat2(devpts, c"ptmx", libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK, 0, 0)?;
+    let mut number: libc::c_uint = 0;
+    // SAFETY: the kernel reads one int.
+    let result = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK as _, &raw const UNLOCKED) };
+    check(result.into(), "ioctl", || "TIOCSPTLCK".to_owned())?;
+    // SAFETY: the kernel writes one unsigned int.
+    let result = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN as _, &raw mut number) };
+    check(result.into(), "ioctl", || "TIOCGPTN".to_owned())?;
+    Ok((master, number))
+}
+
+/// The terminal behind a master, without a lookup that anybody could lead astray (ioctl_tty(2), TIOCGPTPEER).
+///
+/// # Errors
+/// The kernel's.
+pub fn peer(master: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: TIOCGPTPEER takes open flags, no pointer.
+    let fd = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER as _, flags) };
+    let fd = check(fd.into(), "ioctl", || "TIOCGPTPEER".to_owned())?;
+    // SAFETY: a descriptor the kernel just gave us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+static UNLOCKED: libc::c_int = 0;
+
+/// Gives the terminal `to` the window size of the terminal `from`. A terminal without a size, or a file that is
+/// no terminal, changes nothing.
+pub fn copy_window_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
+    // SAFETY: winsize is plain data for which all zeroes is a valid value.
+    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one winsize.
+    if unsafe { libc::ioctl(from.as_raw_fd(), libc::TIOCGWINSZ as _, &raw mut size) } == 0 {
+        // SAFETY: the kernel reads one winsize.
+        unsafe { libc::ioctl(to.as_raw_fd(), libc::TIOCSWINSZ as _, &raw const size) };
+    }
+}

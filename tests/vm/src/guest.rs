@@ -113,7 +113,7 @@ pub fn mount_closure() {
     fs::create_dir_all(CLOSURE).unwrap_or_else(|error| panic!("creating {CLOSURE}: {error}"));
     sh(&format!(
         "mount -t ext4 -o ro /dev/vdc {CLOSURE} && mount --bind {CLOSURE}/store /nix/store && \
-         cp -a {CLOSURE}/var/nix/db/. /nix/var/nix/db/"
+         cp -a {CLOSURE}/var/nix/db/. /nix/var/nix/db/ && mkdir -p /nix/var/nix/daemon-socket"
     ));
 }
 
@@ -130,10 +130,10 @@ pub fn footprint() -> String {
         "ip route show table all | sort; ip -6 route show table all | sort",
         "nft list ruleset",
         "cut -d' ' -f4- /proc/self/mountinfo | sort",
-        "find /sys/fs/cgroup -type d -path '*machine*' | sort",
-        "find /run /var/lib/nixos-containers/.??* -xdev -path '/run/udev' -prune -o \
-         -path '/run/systemd' -prune -o -print 2>/dev/null | sort",
-        "sysctl -n net.ipv4.ip_forward net.ipv6.conf.all.forwarding",
+        "find /sys/fs/cgroup -type d -path '*/machine.slice/*' | sort",
+        "find /run -xdev '(' -path /run/udev -o -path /run/systemd -o -path /run/log ')' -prune -o -print | sort",
+        "find /run/systemd/machines /run/systemd/nspawn 2>/dev/null | sort",
+        "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.ipv4.conf.all.route_localnet",
     ]
     .map(|command| format!("$ {command}\n{}\n", sh(command)))
     .concat()

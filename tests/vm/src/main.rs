@@ -55,5 +55,5 @@ fn run() -> Result<u8, Error> {
     let closure = std::env::var_os("NIXRUN_VM_CLOSURE").map(PathBuf::from);
     let payload = runner.payload(&files)?;
     let ended = runner.run_binary(&payload, closure.as_deref(), &binary, &arguments, std::io::stdout())?;
-    Ok(ended.status)
+    ended.status
 }

@@ -41,10 +41,10 @@ pub struct Payload {
 /// How a command in the guest ended.
 #[derive(Debug)]
 pub struct Ended<W> {
-    /// Its exit status, as the shell gives it.
-    pub status: u8,
-    /// The writer given, with all that the command printed.
-    pub output: W,
+    /// Its exit status, as the shell gives it; an error when the machine died or the time was up.
+    pub status: Result<u8, Error>,
+    /// The writer given, with all that the command had printed.
+    pub output: Option<W>,
     /// From asking for the machine to its end.
     pub took: Duration,
 }
@@ -92,7 +92,7 @@ impl Runner {
     /// `closure` is the disk with a container's store (see [`crate::closure`]), when the command needs one.
     ///
     /// # Errors
-    /// When the machine cannot be restored, dies, or gives no result in time.
+    /// When the machine cannot be restored. What happens then is in [`Ended::status`].
     pub fn run<W: Write + Send + 'static>(
         &self,
         payload: &Payload,
@@ -121,13 +121,11 @@ impl Runner {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         machine.say(&format!("run {now} {command}"))?;
         let status = machine.wait_for("EXIT", timeout);
-        let output = machine.stop();
-        match (status?.parse(), output) {
-            (Ok(status), Some(output)) => Ok(Ended { status, output, took: begun.elapsed() }),
-            (status, _) => {
-                Err(Error::Machine { what: format!("gave no result ({status:?})"), serial: String::new() })
-            }
-        }
+        let status = status.and_then(|status| {
+            let what = format!("gave {status:?} as its result");
+            status.parse().map_err(|_| Error::Machine { what, serial: String::new() })
+        });
+        Ok(Ended { status, output: machine.stop(), took: begun.elapsed() })
     }
 }
 

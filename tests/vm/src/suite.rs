@@ -99,12 +99,14 @@ fn run_one(
     let ended = runner
         .run_binary(payload, closure, &case.binary, &arguments, Vec::new())
         .map_err(|error| error.to_string())?;
-    let output = String::from_utf8_lossy(&ended.output);
-    // libtest also ends with 0 when it ran nothing.
-    if ended.status == 0 && output.contains("test result: ok. 1 passed") {
-        Ok(ended.took)
-    } else {
-        Err(format!("exit status {} after {:.1} s\n{output}", ended.status, ended.took.as_secs_f64()))
+    let output = ended.output.unwrap_or_default();
+    let output = String::from_utf8_lossy(&output);
+    let seconds = ended.took.as_secs_f64();
+    match ended.status {
+        // libtest also ends with 0 when it ran nothing.
+        Ok(0) if output.contains("test result: ok. 1 passed") => Ok(ended.took),
+        Ok(status) => Err(format!("exit status {status} after {seconds:.1} s\n{output}")),
+        Err(error) => Err(format!("{error}\n--- the test's output\n{output}")),
     }
 }
 

@@ -17,10 +17,9 @@ mod cgroup;
 #[allow(unsafe_code)]
 mod child;
 mod config;
-
 mod error;
-
 mod host;
+pub mod instance;
 mod launch;
 mod plan;
 mod prepare;
@@ -31,7 +30,7 @@ pub mod supervisor;
 pub mod sys;
 
 pub use caps::{CapSet, CapsError, available as available_capabilities, nspawn_default};
-pub use cgroup::Cgroup;
+pub use cgroup::{Cgroup, processes as cgroup_processes, remove as remove_cgroup};
 pub use config::{
     CgroupParent, Console, ContainerConfig, Mount, Network, Payload, Preparation, Store, UserNamespace,
 };

@@ -1,7 +1,7 @@
 //! Capability names, nspawn's default set, and what this process has.
 
 use caps::Capability;
-use runtime::caps::{CapSet, CapsError, available, nspawn_default};
+use runtime::{CapSet, CapsError, available_capabilities, nspawn_default};
 
 #[test]
 fn the_known_set_is_the_crates() {
@@ -68,5 +68,5 @@ fn available_is_what_the_kernel_shows() {
         let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
         u64::from_str_radix(line.trim(), 16).unwrap()
     };
-    assert_eq!(available().unwrap(), CapSet::from_bits(mask("CapPrm:") & mask("CapBnd:")));
+    assert_eq!(available_capabilities().unwrap(), CapSet::from_bits(mask("CapPrm:") & mask("CapBnd:")));
 }

@@ -14,8 +14,8 @@ use std::process::Command;
 use caps::Capability;
 use interpreter::{Answer, Call, ask};
 use proptest::prelude::*;
-use runtime::caps::{CapSet, nspawn_default};
 use runtime::seccomp::{Abi, Policy, SeccompError, Verdict, compile, compile_for, members, number};
+use runtime::{CapSet, nspawn_default};
 
 const EVERY_ABI: [Abi; 4] = [Abi::X86_64, Abi::I386, Abi::Aarch64, Abi::Arm];
 

@@ -3,14 +3,14 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{CgroupParent, ContainerConfig};
 use crate::error::{Error, ErrorKind};
 use crate::host::HostFacts;
 
 /// The container's control groups.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupPlan {
     /// The group that is the container's alone: a delegated unit, or one of our own making.
     pub unit: PathBuf,
@@ -25,7 +25,7 @@ pub struct CgroupPlan {
 }
 
 /// Who decides which devices the container may open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DevicePolicy {
     /// The unit that we run in (`DevicePolicy=`, `DeviceAllow=`).

@@ -3,8 +3,9 @@
 use std::io::Error;
 
 use libc::{c_long, sock_filter, sock_fprog};
-use runtime::caps::{available, nspawn_default};
+
 use runtime::seccomp::{Policy, compile};
+use runtime::{available_capabilities, nspawn_default};
 
 use super::skip;
 
@@ -16,7 +17,7 @@ fn install(program: &[sock_filter]) -> bool {
 }
 
 fn may_install() -> bool {
-    let caps = available().unwrap();
+    let caps = available_capabilities().unwrap();
     if !caps.contains(caps::Capability::CAP_SYS_ADMIN) {
         return skip("a filter without NO_NEW_PRIVS needs CAP_SYS_ADMIN");
     }

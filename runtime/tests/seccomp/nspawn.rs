@@ -7,8 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use libc::{c_long, pid_t, sock_filter};
-use runtime::caps::{available, nspawn_default};
+
 use runtime::seccomp::{Abi, Policy, compile, number};
+use runtime::{available_capabilities, nspawn_default};
 
 use super::interpreter::{Answer, Call, ask};
 use super::skip;
@@ -148,7 +149,8 @@ fn nspawn_filters_the_same() {
     };
     let theirs = nspawns_filters(busybox);
     assert!(theirs.len() >= 4, "{} filters", theirs.len());
-    let ours = [compile(&Policy::nspawn(nspawn_default(true).intersection(available().unwrap())))];
+    let ours =
+        [compile(&Policy::nspawn(nspawn_default(true).intersection(available_capabilities().unwrap())))];
     let (mut compared, mut allowed) = (0, 0);
     for &abi in Abi::LOCAL {
         let newer: Vec<u32> = NEWER.split(' ').filter_map(|name| number(abi, name)).collect();

@@ -1,0 +1,393 @@
+//! The files of a running container: its lock, its write-ahead journal, its state.
+//!
+//! ```text
+//! /run/nixrun/NAME/lock      held by the supervisor; the kernel releases it when that dies
+//!                 /journal   one JSON record a line, each written before what it names is made
+//!                 /state     one JSON object, replaced whole
+//! ```
+//! A directory whose lock nobody holds belongs to a supervisor that was killed; [`Instance::claim`] hands out what
+//! its journal names.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Doing, Error, ErrorKind};
+use crate::host::HostPaths;
+use crate::rootfs::Root;
+use crate::sys::{lock, process};
+
+/// Directory of all instances.
+const DIRECTORY: &str = "/run/nixrun";
+/// Where systemd-nspawn locks roots by their inode.
+const NSPAWN_LOCKS: &str = "/run/systemd/nspawn/locks";
+
+/// A line of the journal: something that is about to be made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Who knows how to remove it, such as `cgroup` or `network`.
+    pub kind: String,
+    /// What its owner needs to remove it.
+    pub value: serde_json::Value,
+}
+
+/// A process, safe against the reuse of its pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// PID in the pid namespace of the host.
+    pub pid: libc::pid_t,
+    /// Start time in clock ticks since boot (proc_pid_stat(5), field 22).
+    pub start_time: u64,
+}
+
+impl ProcessId {
+    /// The process that has this pid now.
+    #[must_use]
+    pub fn of(pid: libc::pid_t) -> Option<ProcessId> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The second field is the name, in parentheses, and may hold anything.
+        let start_time = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+        Some(ProcessId { pid, start_time })
+    }
+
+    /// A descriptor of this very process; `None` when it is gone.
+    #[must_use]
+    pub fn open(self) -> Option<OwnedFd> {
+        let pidfd = process::pidfd_open(self.pid).ok()?;
+        // Compared after opening: the descriptor holds on to whatever process it got.
+        (ProcessId::of(self.pid)? == self).then_some(pidfd)
+    }
+}
+
+/// What others may know about a running container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Its name.
+    pub name: String,
+    /// Host path of its root directory.
+    pub root: PathBuf,
+    /// Host path of its control group.
+    pub cgroup: PathBuf,
+    /// The process that supervises it.
+    pub supervisor: ProcessId,
+    /// Its PID 1.
+    pub leader: ProcessId,
+    /// Its uuid, with dashes.
+    pub uuid: String,
+    /// Whether PID 1 said that it is ready.
+    pub ready: bool,
+    /// When it was started, in seconds since 1970.
+    pub started: u64,
+    /// Its program.
+    pub program: String,
+    /// Capabilities of its PID 1, as bits: what commands inside get, too.
+    pub capabilities: u64,
+    /// What the front end adds, such as addresses and forwards.
+    pub extra: serde_json::Value,
+}
+
+/// A claimed container: nobody else can run this name or this root until it is released or this process dies.
+#[derive(Debug)]
+pub struct Instance {
+    directory: PathBuf,
+    lock: File,
+    nspawn: Vec<(PathBuf, File)>,
+    leftover: Vec<Record>,
+}
+
+impl Instance {
+    /// Takes the container's lock and, where systemd-nspawn takes its own, those of its root.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] when it runs already, under nixrun or under systemd-nspawn.
+    pub fn claim(paths: &HostPaths, name: &str, root: &Path) -> Result<Instance, Error> {
+        crate::plan::check_name(name)?;
+        let parent = paths.join(DIRECTORY);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&parent)
+            .doing(|| format!("make {}", parent.display()))?;
+        let directory = parent.join(name);
+        let Some(lock) = lock_in(&directory)? else {
+            return Err(busy(name, directory.as_path()));
+        };
+        let leftover = read_journal(&directory.join("journal"));
+        let mut instance = Instance { directory, lock, nspawn: Vec::new(), leftover };
+        match instance.lock_root(paths, root) {
+            Ok(()) => Ok(instance),
+            Err(error) => {
+                // What a dead supervisor left is still named by its journal.
+                if instance.leftover.is_empty() {
+                    instance.release();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// systemd-nspawn's locks (`image_path_lock`): `.#NAME.lck` beside the root, and one by device and inode.
+    fn lock_root(&mut self, paths: &HostPaths, root: &Path) -> Result<(), Error> {
+        let (device, inode) = match Root::open(root) {
+            Ok(opened) => opened.identity()?,
+            // A root that is to be made: nobody can be running it.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let locks = paths.join(NSPAWN_LOCKS);
+        let _ = fs::DirBuilder::new().recursive(true).mode(0o755).create(&locks);
+        let beside = root.file_name().zip(root.parent()).map(|(name, parent)| {
+            let mut file = std::ffi::OsString::from(".#");
+            file.push(name);
+            file.push(".lck");
+            parent.join(file)
+        });
+        let files = [Some(locks.join(format!("inode-{device}:{inode}"))), beside];
+        for path in files.into_iter().flatten() {
+            match lock_file(&path) {
+                Ok(Some(file)) => self.nspawn.push((path, file)),
+                Ok(None) => {
+                    return Err(Error::new(
+                        ErrorKind::Busy,
+                        format!("the root directory {} is in use by another container", root.display()),
+                    )
+                    .hint("stop the systemd-nspawn or nixrun that runs it; `machinectl list` and `nixrun list` show them"));
+                }
+                // A read-only place cannot be locked, there as here.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EROFS | libc::EACCES)) => {}
+                Err(error) => return Err(error).doing(|| format!("lock {}", path.display())),
+            }
+        }
+        Ok(())
+    }
+
+    /// What a killed supervisor of this container had made, in the order in which it was made.
+    #[must_use]
+    pub fn leftover(&self) -> &[Record] {
+        &self.leftover
+    }
+
+    /// Forgets the leftovers once they are removed.
+    ///
+    /// # Errors
+    /// When the journal cannot be removed.
+    pub fn forget(&mut self) -> Result<(), Error> {
+        self.leftover.clear();
+        for name in ["journal", "state"] {
+            let path = self.directory.join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).doing(|| format!("remove {}", path.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is about to be made, in one write: after a crash a record is there whole or not at all.
+    ///
+    /// # Errors
+    /// When /run is full.
+    pub fn journal(&self, records: &[Record]) -> Result<(), Error> {
+        let path = self.directory.join("journal");
+        let mut lines = String::new();
+        for record in records {
+            lines.push_str(&serde_json::to_string(record).unwrap_or_default());
+            lines.push('\n');
+        }
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| file.write_all(lines.as_bytes()))
+            .doing(|| format!("write {}", path.display()))
+    }
+
+    /// Replaces the state that others read.
+    ///
+    /// # Errors
+    /// When /run is full.
+    pub fn publish(&self, state: &State) -> Result<(), Error> {
+        let path = self.directory.join("state");
+        let temporary = self.directory.join("state.new");
+        let text = serde_json::to_string(state).unwrap_or_default();
+        fs::write(&temporary, text)
+            .and_then(|()| fs::rename(&temporary, &path))
+            .doing(|| format!("write {}", path.display()))
+    }
+
+    /// Gives everything up: the files go, then the locks.
+    pub fn release(self) {
+        // What cannot be removed is reclaimed later; without its lock it means nothing.
+        let _ = fs::remove_dir_all(&self.directory);
+        for (path, _) in &self.nspawn {
+            let _ = fs::remove_file(path);
+        }
+        drop(self.lock);
+    }
+}
+
+/// What is known of a container that ran or runs.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its name.
+    pub name: String,
+    /// Whether a supervisor holds it.
+    pub alive: bool,
+    /// Its state, once it was published.
+    pub state: Option<State>,
+}
+
+/// The container of this name; `None` when it has no files.
+#[must_use]
+pub fn find(paths: &HostPaths, name: &str) -> Option<Found> {
+    let directory = paths.join(DIRECTORY).join(name);
+    let file = File::open(directory.join("lock")).ok()?;
+    let alive = lock::is_locked(&file).unwrap_or(false);
+    let state = fs::read_to_string(directory.join("state")).ok();
+    let state = state.and_then(|text| serde_json::from_str(&text).ok());
+    Some(Found { name: name.to_owned(), alive, state })
+}
+
+/// Every container that has files, by name.
+#[must_use]
+pub fn list(paths: &HostPaths) -> Vec<Found> {
+    let mut names: Vec<String> = fs::read_dir(paths.join(DIRECTORY))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    names.sort();
+    names.iter().filter_map(|name| find(paths, name)).collect()
+}
+
+fn busy(name: &str, directory: &Path) -> Error {
+    let holder = fs::read_to_string(directory.join("state"))
+        .ok()
+        .and_then(|text| serde_json::from_str::<State>(&text).ok())
+        .map(|state| format!(", supervised by process {}", state.supervisor.pid))
+        .unwrap_or_default();
+    Error::new(ErrorKind::Busy, format!("container {name} is running already{holder}"))
+        .hint(format!("stop it with `nixrun stop {name}`"))
+}
+
+/// Makes the instance's directory and takes its lock; `None` when it is held.
+fn lock_in(directory: &Path) -> Result<Option<File>, Error> {
+    let path = directory.join("lock");
+    loop {
+        match fs::DirBuilder::new().mode(0o755).create(directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).doing(|| format!("make {}", directory.display()));
+            }
+            _ => {}
+        }
+        match lock_file(&path) {
+            // The holder before us removed the directory between the two steps.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => return result.doing(|| format!("lock {}", path.display())),
+        }
+    }
+}
+
+/// Takes a lock on a file that its holders remove; `None` when it is held.
+fn lock_file(path: &Path) -> io::Result<Option<File>> {
+    loop {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+            .open(path)?;
+        match lock::try_lock(&file) {
+            Ok(()) => {}
+            Err(error) if matches!(error.errno(), nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        // A file that was removed between open and lock protects nothing.
+        let same = fs::metadata(path).is_ok_and(|now| {
+            file.metadata().is_ok_and(|ours| (ours.dev(), ours.ino()) == (now.dev(), now.ino()))
+        });
+        if same {
+            return Ok(Some(file));
+        }
+    }
+}
+
+/// The records of a journal. A torn last line names nothing that was made: it is written before.
+fn read_journal(path: &Path) -> Vec<Record> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().map_while(|line| serde_json::from_str(line).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> (tempfile::TempDir, HostPaths, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("var/lib/nixos-containers/a");
+        fs::create_dir_all(&root).unwrap();
+        let paths = HostPaths::below(dir.path());
+        (dir, paths, root)
+    }
+
+    #[test]
+    fn the_second_claim_is_refused_and_a_released_one_is_free() {
+        let (_dir, paths, root) = host();
+        let first = Instance::claim(&paths, "a", &root).unwrap();
+        let error = Instance::claim(&paths, "a", &root).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy);
+        assert!(find(&paths, "a").unwrap().alive);
+        first.release();
+        assert!(find(&paths, "a").is_none());
+        Instance::claim(&paths, "a", &root).unwrap().release();
+    }
+
+    #[test]
+    fn one_root_cannot_run_under_two_names() {
+        let (_dir, paths, root) = host();
+        let first = Instance::claim(&paths, "a", &root).unwrap();
+        let error = Instance::claim(&paths, "b", &root).unwrap_err();
+        assert!(error.to_string().contains("in use by another container"), "{error}");
+        assert!(find(&paths, "b").is_none());
+        first.release();
+    }
+
+    #[test]
+    fn a_dead_supervisors_journal_comes_back_without_its_torn_end() {
+        let (dir, paths, root) = host();
+        let record = Record { kind: "cgroup".into(), value: serde_json::json!({"unit": "/x"}) };
+        let first = Instance::claim(&paths, "a", &root).unwrap();
+        first.journal(std::slice::from_ref(&record)).unwrap();
+        let journal = dir.path().join("run/nixrun/a/journal");
+        let mut file = OpenOptions::new().append(true).open(&journal).unwrap();
+        file.write_all(b"{\"kind\":\"net").unwrap();
+        drop(first); // as the kernel does for a killed process
+        let found = find(&paths, "a").unwrap();
+        assert!(!found.alive);
+        let mut second = Instance::claim(&paths, "a", &root).unwrap();
+        assert_eq!(second.leftover(), [record]);
+        second.forget().unwrap();
+        assert!(!journal.exists());
+        second.release();
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_start_time() {
+        let me = ProcessId::of(std::process::id() as libc::pid_t).unwrap();
+        assert!(me.open().is_some());
+        assert!(ProcessId { start_time: me.start_time + 1, ..me }.open().is_none());
+    }
+}

@@ -85,7 +85,7 @@ pub(crate) fn test(filter: &str) -> Result<Totals> {
         closure = Some(container_disk(&runner)?);
     }
     let payload = runner.payload(&files)?;
-    println!("running {} tests, each in a fresh virtual machine", cases.len());
+    println!("{} to run, each in a fresh virtual machine", cases.len());
     let totals = suite::run_all(&runner, &payload, closure.as_deref(), &cases, &mut std::io::stdout())?;
     std::io::stdout().flush()?;
     Ok(totals)

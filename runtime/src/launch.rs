@@ -153,6 +153,8 @@ impl Paused {
     /// # Errors
     /// What went wrong in the container before, in the plan's words; the container is gone then.
     pub fn resume(mut self) -> Result<Supervisor, Error> {
+        // The child is making its mounts meanwhile.
+        self.cgroup.restrict_devices(&crate::devices::compile(&crate::devices::default_rules()))?;
         self.launched.go(&self.prepared.script)?;
         Supervisor::new(self.launched, self.prepared, self.cgroup)
     }

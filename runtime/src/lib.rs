@@ -17,7 +17,9 @@ mod cgroup;
 #[allow(unsafe_code)]
 mod child;
 mod config;
+pub mod devices;
 mod error;
+pub mod exec;
 mod host;
 pub mod instance;
 mod launch;

@@ -3,6 +3,8 @@
 mod script;
 mod tmpfs;
 
+pub(crate) use script::finish;
+
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;

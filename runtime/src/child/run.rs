@@ -9,7 +9,7 @@ use super::report::Report;
 use super::script::{Op, Script, Target};
 use crate::sys::inroot::{self, Failure};
 use crate::sys::mount::{
-    AT_RECURSIVE, FSCONFIG_CMD_CREATE, MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH, MountAttr,
+    AT_RECURSIVE, FSCONFIG_CMD_CREATE, FSCONFIG_SET_STRING, MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH, MountAttr,
     OPEN_TREE_CLONE,
 };
 
@@ -57,8 +57,9 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
             // The path is relative to the working directory, which AttachRoot made the root.
             call(libc::SYS_umount2, [address(script.get(path)), libc::MNT_DETACH as u64, 0, 0, 0])
         }
-        Op::Unlink { path } => {
-            call(libc::SYS_unlinkat, [root as u64, address(script.get(path)), 0, 0, 0])
+        Op::Remove { path, directory } => {
+            let flags = if directory { libc::AT_REMOVEDIR as u64 } else { 0 };
+            call(libc::SYS_unlinkat, [root as u64, address(script.get(path)), flags, 0, 0])
         }
         Op::Pivot => pivot(root),
         Op::Join { pidfd, namespaces } => {
@@ -135,7 +136,10 @@ fn set_attributes(dir: RawFd, path: &CStr, recursive: bool, set: u64, propagatio
 fn new_fs(fstype: &CStr, attributes: u64) -> Result<RawFd, Failure> {
     // 1 is FSOPEN_CLOEXEC and FSMOUNT_CLOEXEC.
     let context = value(libc::SYS_fsopen, [address(fstype), 1, 0, 0, 0])?;
-    let tree = call(libc::SYS_fsconfig, [context as u64, u64::from(FSCONFIG_CMD_CREATE), 0, 0, 0])
+    // The source is what /proc/mounts shows in the first column; nspawn, like mount(8), puts the type there.
+    let source = [context as u64, u64::from(FSCONFIG_SET_STRING), address(c"source"), address(fstype), 0];
+    let tree = call(libc::SYS_fsconfig, source)
+        .and_then(|()| call(libc::SYS_fsconfig, [context as u64, u64::from(FSCONFIG_CMD_CREATE), 0, 0, 0]))
         .and_then(|()| value(libc::SYS_fsmount, [context as u64, 1, attributes, 0, 0]));
     close(context);
     tree

@@ -40,8 +40,8 @@ pub(crate) enum Op {
     SetAttributes { path: Str, attributes: u64, propagation: u64, recursive: bool },
     /// Detach a mount.
     Unmount { path: Str },
-    /// Remove a file.
-    Unlink { path: Str },
+    /// Remove a file, or an empty directory.
+    Remove { path: Str, directory: bool },
     /// Make the root `/` and drop the host's mounts.
     Pivot,
     /// Enter namespaces of the process behind a pidfd.
@@ -88,6 +88,12 @@ pub(crate) struct Image {
     argv_pointers: Vec<*const libc::c_char>,
     envp_pointers: Vec<*const libc::c_char>,
 }
+
+// SAFETY: the pointers lead into the CStrings beside them, which nobody changes; the raw type alone keeps the
+// compiler from seeing that.
+unsafe impl Send for Image {}
+// SAFETY: as above.
+unsafe impl Sync for Image {}
 
 impl Image {
     pub(crate) fn new(candidates: Vec<CString>, argv: Vec<CString>, envp: Vec<CString>) -> Image {

@@ -21,7 +21,6 @@ pub(super) fn assemble(prepared: &Prepared, trees: &[Option<OwnedFd>]) -> Result
     // Before any mount point is made, since the umask is the caller's.
     script.push(Op::Umask, "set the umask");
     mounts(&mut script, plan, trees)?;
-    script.push(Op::Pivot, "make the container's root /");
     let name = script.string(&c_text(&plan.hostname)?);
     script.push(Op::Hostname { name }, format!("set the hostname to {}", plan.hostname));
     script.push(Op::NewSession, "start a session");
@@ -96,6 +95,8 @@ fn mounts(script: &mut Script, plan: &Plan, trees: &[Option<OwnedFd>]) -> Result
                 Op::SetAttributes { path, attributes, propagation: 0, recursive: false }
             }
             (Source::Share, None) => {
+                // Before: pivot_root refuses a shared root.
+                script.push(Op::Pivot, "make the container's root /");
                 Op::SetAttributes { path, attributes, propagation: libc::MS_SHARED, recursive: true }
             }
             (Source::Unmount, None) => Op::Unmount { path },
@@ -105,8 +106,10 @@ fn mounts(script: &mut Script, plan: &Plan, trees: &[Option<OwnedFd>]) -> Result
         };
         script.push(op, purpose);
         match mount.source {
-            Source::BootId => unlink(script, BOOT_ID),
-            Source::KernelLog => unlink(script, KMSG),
+            // The file lives on under its mount; its name in /run was only a way to get there.
+            Source::BootId => remove(script, &format!("run/{BOOT_ID}"), false),
+            Source::KernelLog => remove(script, &format!("run/{KMSG}"), false),
+            Source::Unmount => remove(script, &mount.target.to_string_lossy()[1..], true),
             _ => {}
         }
     }
@@ -118,10 +121,9 @@ fn bind(script: &mut Script, source: &str, attributes: u64, target: Target) -> O
     Op::Bind { source, recursive: false, attributes, target }
 }
 
-/// The file lives on under its mount; its name in /run was only a way to get there.
-fn unlink(script: &mut Script, name: &str) {
-    let path = script.string(&c_text(&format!("run/{name}")).unwrap_or_default());
-    script.push(Op::Unlink { path }, format!("remove /run/{name}"));
+fn remove(script: &mut Script, name: &str, directory: bool) {
+    let path = script.string(&c_text(name).unwrap_or_default());
+    script.push(Op::Remove { path, directory }, format!("remove /{name}"));
 }
 
 /// A mount point of the kind of what is mounted.

@@ -3,6 +3,7 @@
 mod console;
 mod notify;
 mod stop;
+mod terminal;
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,6 +19,7 @@ use nix::sys::signalfd::SignalFd;
 use serde::Serialize;
 
 pub use notify::HostNotify;
+pub(crate) use terminal::Terminal;
 
 use crate::cgroup::Cgroup;
 use crate::config::Console;

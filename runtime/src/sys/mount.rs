@@ -103,7 +103,10 @@ impl FsContext {
         let fd = unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), 1u32) };
         let fd = check(fd, "fsopen", || format!("{fstype:?}"))?;
         // SAFETY: a descriptor the kernel just gave us.
-        Ok(FsContext(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
+        let context = FsContext(unsafe { OwnedFd::from_raw_fd(fd as i32) });
+        // What /proc/mounts shows in the first column; nspawn, like mount(8), puts the type there.
+        context.set(c"source", Some(fstype))?;
+        Ok(context)
     }
 
     /// Sets an option: `key=value`, or a flag when there is no value.

@@ -1,0 +1,121 @@
+//! A command inside a running container: in all its namespaces and its control group, with its capabilities and
+//! its system call filter. Needs no D-Bus and nothing of the container but its PID 1.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use crate::caps::CapSet;
+use crate::child::script::{Op, Script};
+use crate::error::{Doing, Error, ErrorKind};
+use crate::host::c_path;
+use crate::instance::State;
+use crate::launch::Launched;
+use crate::prepare::{finish, image};
+use crate::supervisor::{Attached, Terminal};
+use crate::sys::inroot::{self, Make};
+use crate::sys::process::{self, Ended};
+use crate::sys::pty;
+
+/// A command to run inside a container.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// Program, as a path inside or a name to look up in `PATH`, and its arguments.
+    pub argv: Vec<OsString>,
+    /// Its environment, complete.
+    pub env: Vec<(OsString, OsString)>,
+    /// Working directory inside.
+    pub cwd: PathBuf,
+    /// Whether it gets a terminal of the container's own.
+    pub terminal: bool,
+}
+
+/// The namespaces to enter besides the pid namespace, which only a child can be born into.
+const NAMESPACES: i32 =
+    libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWNET | libc::CLONE_NEWCGROUP;
+
+/// Group below the container's own for commands: the container's group itself has controllers enabled for the
+/// groups below it once systemd runs, and can hold no process then.
+const GROUP: &str = "nixrun-exec";
+
+/// Runs a command in the container until it ends.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] when the container is gone, [`ErrorKind::Payload`] when the command cannot be executed.
+pub fn run(state: &State, command: &Command, attached: &Attached<'_>) -> Result<Ended, Error> {
+    let gone = || Error::new(ErrorKind::NotFound, format!("container {} is not running", state.name));
+    let leader = state.leader.open().ok_or_else(gone)?;
+    let group = group(&state.cgroup)?;
+    let terminal = command.terminal.then(|| open_terminal(state, &leader)).transpose()?;
+    let script = script(state, command, leader.as_fd(), terminal.as_ref().map(|(_, peer)| peer.as_fd()))?;
+    // Only children of a thread that entered the pid namespace are inside it; ours is to stay where it is. The
+    // thread lives as long as the command: the command dies with it.
+    std::thread::scope(|scope| {
+        let body = || -> Result<Ended, Error> {
+            process::setns(leader.as_fd(), libc::CLONE_NEWPID).doing(|| format!("enter container {}", state.name))?;
+            let mut launched = Launched::start(&script, 0, group.as_fd())?;
+            launched.go(&script)?;
+            let master = terminal.as_ref().map(|(master, _)| master);
+            Terminal::new(master, attached)?.run(&mut launched, attached)
+        };
+        match scope.spawn(body).join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+fn group(cgroup: &Path) -> Result<File, Error> {
+    let path = cgroup.join(GROUP);
+    match fs::create_dir(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(error).doing(|| format!("make the control group {}", path.display()));
+        }
+        _ => {}
+    }
+    File::open(&path).doing(|| format!("open {}", path.display()))
+}
+
+/// A pty of the container's own devpts, so that programs inside find their terminal by name.
+fn open_terminal(state: &State, leader: &OwnedFd) -> Result<(OwnedFd, OwnedFd), Error> {
+    let doing = || format!("open a terminal in container {}", state.name);
+    let root = File::open(format!("/proc/{}/root", state.leader.pid)).doing(doing)?;
+    // The path just opened is the leader's only if the leader still lives.
+    process::pidfd_send_signal(leader.as_fd(), 0).doing(doing)?;
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    // Whatever the container put there: a master that is none fails at the first ioctl.
+    let devpts = inroot::open(root.as_raw_fd(), c"dev/pts", flags, Make::Nothing, false)
+        .map(inroot::owned)
+        .map_err(|failure| nix::errno::Errno::from_raw(failure.errno))
+        .doing(doing)?;
+    let (master, _) = pty::open(devpts.as_fd()).doing(doing)?;
+    let peer = pty::peer(master.as_fd()).doing(doing)?;
+    Ok((master, peer))
+}
+
+fn script(
+    state: &State,
+    command: &Command,
+    leader: BorrowedFd<'_>,
+    terminal: Option<BorrowedFd<'_>>,
+) -> Result<Script, Error> {
+    let mut script = Script::default();
+    script.push(Op::DieWithParent, "tie the command to nixrun");
+    script.push(Op::Umask, "set the umask");
+    let join = Op::Join { pidfd: leader.as_raw_fd(), namespaces: NAMESPACES };
+    script.push(join, format!("enter the namespaces of container {}", state.name));
+    if let Some(terminal) = terminal {
+        script.push(Op::NewSession, "start a session");
+        script.push(Op::Terminal { fd: terminal.as_raw_fd() }, "take the terminal");
+    }
+    script.push(Op::NewKeyring, "join a new session keyring");
+    script.push(Op::ClearGroups, "drop the supplementary groups");
+    let path = script.string(&c_path(&command.cwd)?);
+    script.push(Op::Chdir { path }, format!("change to the directory {}", command.cwd.display()));
+    let capabilities = CapSet::from_bits(state.capabilities);
+    finish(&mut script, capabilities.bits());
+    script.filter = crate::seccomp::compile(&crate::seccomp::Policy::nspawn(capabilities));
+    script.image = image(&command.argv, &command.env)?;
+    Ok(script)
+}

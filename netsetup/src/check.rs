@@ -1,0 +1,219 @@
+//! Every check of a configuration, by itself and against the host, before anything exists.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use crate::config::{Nat, NetworkConfig, Veth};
+use crate::error::{Error, Holder, LinkRole, Result};
+use crate::facts::{AddressFact, NetFacts, PortFact};
+use crate::names::LINK_NAME_MAX;
+use crate::plan::{ALIAS_PREFIX, GROUP, GROUP_MASK};
+use crate::route::link::LinkFact;
+
+/// Longest name of a container: a hostname's, Linux's `__NEW_UTS_LEN`.
+const CONTAINER_NAME_MAX: usize = 64;
+
+/// Checks what was asked by itself.
+pub(crate) fn config(config: &NetworkConfig) -> Result<()> {
+    let invalid = |reason: String| Err(Error::Invalid { container: config.container.clone(), reason });
+    if !is_container_name(&config.container) {
+        return invalid(format!(
+            "the name must have 1 to {CONTAINER_NAME_MAX} letters, digits, '-', '_' or '.', and begin with a letter or digit"
+        ));
+    }
+    let Some(veth) = &config.veth else {
+        return match (&config.nat, config.forwards.first()) {
+            (_, Some(forward)) => invalid(format!(
+                "port {} cannot be forwarded without a veth pair; give the container an address",
+                forward.host_port
+            )),
+            (Nat::Interface(link), None) => invalid(format!("nat = {link} needs a veth pair")),
+            _ => Ok(()),
+        };
+    };
+    if let Some(reason) =
+        bad_veth(veth).or_else(|| bad_nat(config, veth)).or_else(|| bad_forward(config, veth))
+    {
+        return invalid(reason);
+    }
+    Ok(())
+}
+
+/// Checks what was asked against the host.
+pub(crate) fn facts(config: &NetworkConfig, facts: &NetFacts) -> Result<()> {
+    let Some(veth) = &config.veth else { return Ok(()) };
+    let container = || config.container.clone();
+    for (name, link) in &facts.host_links {
+        if !is_ours(link, &config.container) {
+            return Err(Error::LinkTaken {
+                container: container(),
+                link: name.clone(),
+                holder: holder_of(link),
+            });
+        }
+    }
+    let missing = |role, link: &str, problem| {
+        Err(Error::NoSuchLink { container: container(), role, link: link.into(), problem })
+    };
+    if let Some(bridge) = &veth.bridge {
+        match &facts.bridge {
+            None => return missing(LinkRole::Bridge, bridge, "does not exist; create it first"),
+            Some(link) if link.kind.as_deref() != Some("bridge") => {
+                return missing(LinkRole::Bridge, bridge, "is a link of another kind");
+            }
+            Some(_) => {}
+        }
+    }
+    if let Nat::Interface(name) = &config.nat {
+        match &facts.way_out {
+            None => {
+                return missing(
+                    LinkRole::WayOut,
+                    name,
+                    "does not exist; name a link that does, or use nat = auto",
+                );
+            }
+            Some(link) if is_container_link(link) => {
+                return missing(LinkRole::WayOut, name, "is a container's link, which leads nowhere");
+            }
+            Some(_) => {}
+        }
+    }
+    for fact in &facts.addresses {
+        if let Some(holder) = address_conflict(config, veth, fact) {
+            return Err(Error::AddressTaken { container: container(), address: fact.address, holder });
+        }
+    }
+    for fact in &facts.ports {
+        if let Some(holder) = port_conflict(config, fact) {
+            let (protocol, port) = (fact.forward.protocol, fact.forward.host_port);
+            return Err(Error::PortTaken { container: container(), protocol, port, holder });
+        }
+    }
+    Ok(())
+}
+
+/// A name of a container: also a file name and part of a link's name.
+pub(crate) fn is_container_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    name.len() <= CONTAINER_NAME_MAX
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(fits)
+}
+
+/// Whether a link is, or was, the host's end of this container's pair.
+pub(crate) fn is_ours(link: &LinkFact, container: &str) -> bool {
+    match &link.alias {
+        Some(alias) => alias.strip_prefix(ALIAS_PREFIX) == Some(container),
+        // A crash between two requests leaves a link that has its group already and no alias yet.
+        None => link.group & GROUP_MASK == GROUP,
+    }
+}
+
+/// Who a link belongs to.
+pub(crate) fn holder_of(link: &LinkFact) -> Holder {
+    match link.alias.as_deref().and_then(|alias| alias.strip_prefix(ALIAS_PREFIX)) {
+        Some(container) => Holder::Container(container.into()),
+        None => Holder::Link(link.name.clone()),
+    }
+}
+
+/// Whether a link leads into a container, of nixrun or of systemd-nspawn.
+fn is_container_link(link: &LinkFact) -> bool {
+    let nspawn = link.kind.as_deref() == Some("veth") && link.name.starts_with("ve-");
+    nspawn || link.group & GROUP_MASK == GROUP
+}
+
+fn bad_veth(veth: &Veth) -> Option<String> {
+    let bridge = veth.bridge.as_deref();
+    if let Some((what, name)) =
+        [("the link in the container", Some(veth.container_link.as_str())), ("the bridge", bridge)]
+            .into_iter()
+            .find_map(|(what, name)| name.filter(|name| !is_link_name(name)).map(|name| (what, name)))
+    {
+        return Some(format!(
+            "{what} cannot be called {name:?}: a link's name has 1 to {LINK_NAME_MAX} bytes, without space, '/', ':' or '%', \
+             and is none of lo, all and default"
+        ));
+    }
+    if veth.container_mac.is_some_and(|mac| mac[0] & 1 != 0 || mac == [0; 6]) {
+        return Some("the MAC address of the container must be a unicast address".into());
+    }
+    let addresses = veth.host_addresses().chain(veth.local_addresses().map(|net| net.addr()));
+    for address in addresses {
+        let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+        if address.is_unspecified() || address.is_multicast() || address.is_loopback() || broadcast {
+            return Some(format!("{address} cannot be the address of a link"));
+        }
+    }
+    let twice = veth.host_addresses().find(|host| veth.local_addresses().any(|local| local.addr() == *host));
+    twice.map(|address| format!("{address} is given to both ends; the host and the container need one each"))
+}
+
+fn bad_nat(config: &NetworkConfig, veth: &Veth) -> Option<String> {
+    let Nat::Interface(link) = &config.nat else { return None };
+    if !is_link_name(link) {
+        return Some(format!("nat = {link:?} does not name a link of the host"));
+    }
+    veth.bridge.as_ref().map(|bridge| {
+        format!("nat = {link} cannot work through the bridge {bridge}, whose packets are not this container's alone; \
+                 translate them where the bridge is set up, and use nat = auto or no here")
+    })
+}
+
+fn bad_forward(config: &NetworkConfig, veth: &Veth) -> Option<String> {
+    let mut seen = HashSet::new();
+    for forward in &config.forwards {
+        let port = forward.host_port;
+        if port == 0 || forward.container_port == 0 {
+            return Some("port 0 cannot be forwarded".into());
+        }
+        if forward.host_address == Some(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)) {
+            return Some(format!(
+                "port {port} of ::1 cannot be forwarded: the kernel keeps it to itself; use 127.0.0.1"
+            ));
+        }
+        let leads = match forward.host_address {
+            None => veth.local_addresses().next().is_some(),
+            Some(address) => veth.local_addresses().any(|local| local.addr().is_ipv6() == address.is_ipv6()),
+        };
+        if !leads {
+            return Some(format!(
+                "port {port} cannot be forwarded: the container has no address {}to forward to",
+                if forward.host_address.is_some() { "of that family " } else { "" }
+            ));
+        }
+        if !seen.insert((forward.protocol, forward.host_address, port)) {
+            return Some(format!("port {port} ({}) is forwarded twice", forward.protocol));
+        }
+    }
+    None
+}
+
+/// What the kernel takes as a link's name (dev_valid_name), without those that have a meaning of their own.
+fn is_link_name(name: &str) -> bool {
+    let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '%');
+    (1..=LINK_NAME_MAX).contains(&name.len())
+        && !matches!(name, "." | ".." | "lo" | "all" | "default")
+        && !name.contains(bad)
+}
+
+/// The container's own address must be nobody else's. The host's may be that of other pairs too, since each is a
+/// point-to-point link: NixOS configurations give the same one to many containers.
+fn address_conflict(config: &NetworkConfig, veth: &Veth, fact: &AddressFact) -> Option<Holder> {
+    if let Some(other) = fact.claimed_by.as_ref().filter(|name| **name != config.container) {
+        return Some(Holder::Container(other.clone()));
+    }
+    let bound = fact.bound_to.as_ref().filter(|bound| !is_ours(&bound.link, &config.container))?;
+    let of_host = veth.host_addresses().any(|address| address == fact.address);
+    // With a bridge the host's address is the bridge's, or another router's behind it.
+    let shared = of_host && (veth.bridge.is_some() || bound.local && is_container_link(&bound.link));
+    (!shared).then(|| holder_of(&bound.link))
+}
+
+fn port_conflict(config: &NetworkConfig, fact: &PortFact) -> Option<Holder> {
+    match &fact.claimed_by {
+        Some(other) if *other != config.container => Some(Holder::Container(other.clone())),
+        _ => fact.listeners.first().map(|address| Holder::Socket(*address)),
+    }
+}

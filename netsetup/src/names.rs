@@ -1,0 +1,166 @@
+//! Names and MAC addresses that depend on nothing but the container's name and the machine id. They equal those
+//! of systemd-nspawn, so that firewall rules, DHCP leases and SLAAC addresses survive a move to nixrun.
+//!
+//! Source: systemd v256, `src/nspawn/nspawn-network.c` (`shorten_ifname`, `generate_mac`).
+
+/// Longest name of a link in bytes, `IFNAMSIZ` without its terminating zero.
+pub const LINK_NAME_MAX: usize = 15;
+
+/// `SHORTEN_IFNAME_HASH_KEY`.
+const SHORTEN_KEY: [u8; 16] = hex(b"e190a404a8ef4b518cccc33a9f11fca2");
+/// `HOST_HASH_KEY`: the MAC address of the host's end.
+const HOST_KEY: [u8; 16] = hex(b"1a376fc746ec450bada3d53106605db1");
+/// `CONTAINER_HASH_KEY`: the MAC address of the container's end.
+const CONTAINER_KEY: [u8; 16] = hex(b"c3c4f919b557b21ce6cf1427039ceea2");
+
+/// The 64 characters of the URL-safe alphabet of RFC 4648.
+const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// Name of the host's end of a veth pair, and the alternative name that carries the full one when it was too
+/// long for a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostLinkName {
+    /// `ve-NAME` or `vb-NAME`, shortened to [`LINK_NAME_MAX`] bytes.
+    pub name: String,
+    /// The unshortened name, when it differs.
+    pub altname: Option<String>,
+}
+
+/// Names the host's end of `container`'s veth pair: `vb-` when a bridge takes it, `ve-` otherwise.
+#[must_use]
+pub fn host_link_name(container: &str, bridged: bool) -> HostLinkName {
+    let full = format!("{}{container}", if bridged { "vb-" } else { "ve-" });
+    if full.len() <= LINK_NAME_MAX {
+        return HostLinkName { name: full, altname: None };
+    }
+    let hash = siphash24(full.as_bytes(), &SHORTEN_KEY);
+    let mut name = full.as_bytes()[..LINK_NAME_MAX - 4].to_vec();
+    name.extend([18, 12, 6, 0].map(|shift| BASE64_URL[(hash >> shift) as usize & 63]));
+    HostLinkName { name: String::from_utf8_lossy(&name).into_owned(), altname: Some(full) }
+}
+
+/// MAC address of the host's end. Without a machine id it depends on the name alone, so it is stable all the same.
+#[must_use]
+pub fn host_mac(container: &str, machine_id: Option<[u8; 16]>) -> [u8; 6] {
+    mac(container, machine_id, &HOST_KEY)
+}
+
+/// MAC address of the container's end.
+#[must_use]
+pub fn container_mac(container: &str, machine_id: Option<[u8; 16]>) -> [u8; 6] {
+    mac(container, machine_id, &CONTAINER_KEY)
+}
+
+fn mac(container: &str, machine_id: Option<[u8; 16]>, key: &[u8; 16]) -> [u8; 6] {
+    let mut input = machine_id.unwrap_or_default().to_vec();
+    input.extend_from_slice(container.as_bytes());
+    let [a, b, c, d, e, f, ..] = siphash24(&input, key).to_le_bytes();
+    // Neither multicast nor assigned by a vendor: ether_addr_mark_random().
+    [a & 0xfe | 0x02, b, c, d, e, f]
+}
+
+/// SipHash-2-4 as Aumasson and Bernstein define it (2012).
+fn siphash24(input: &[u8], key: &[u8; 16]) -> u64 {
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |word, byte| word << 8 | u64::from(*byte));
+    let (k0, k1) = (word(&key[..8]), word(&key[8..]));
+    let mut v =
+        [k0 ^ 0x736f6d6570736575, k1 ^ 0x646f72616e646f6d, k0 ^ 0x6c7967656e657261, k1 ^ 0x7465646279746573];
+    let chunks = input.chunks_exact(8);
+    let tail = word(chunks.remainder()) | (input.len() as u64) << 56;
+    for message in chunks.map(word).chain([tail]) {
+        v[3] ^= message;
+        (0..2).for_each(|_| sip_round(&mut v));
+        v[0] ^= message;
+    }
+    v[2] ^= 0xff;
+    (0..4).for_each(|_| sip_round(&mut v));
+    v[0] ^ v[1] ^ v[2] ^ v[3]
+}
+
+fn sip_round(v: &mut [u64; 4]) {
+    v[0] = v[0].wrapping_add(v[1]);
+    v[1] = v[1].rotate_left(13) ^ v[0];
+    v[0] = v[0].rotate_left(32);
+    v[2] = v[2].wrapping_add(v[3]);
+    v[3] = v[3].rotate_left(16) ^ v[2];
+    v[0] = v[0].wrapping_add(v[3]);
+    v[3] = v[3].rotate_left(21) ^ v[0];
+    v[2] = v[2].wrapping_add(v[1]);
+    v[1] = v[1].rotate_left(17) ^ v[2];
+    v[2] = v[2].rotate_left(32);
+}
+
+/// Parses a machine id as `/etc/machine-id` has it: 32 hexadecimal digits; anything else (`uninitialized`, an
+/// empty file) is none.
+pub(crate) fn parse_machine_id(text: &str) -> Option<[u8; 16]> {
+    let digits: [u8; 32] = text.trim_end().as_bytes().try_into().ok()?;
+    digits.iter().all(u8::is_ascii_hexdigit).then(|| hex(&digits))
+}
+
+const fn hex(digits: &[u8; 32]) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    let mut i = 0;
+    while i < 32 {
+        let digit = match digits[i] {
+            d @ b'0'..=b'9' => d - b'0',
+            d => (d | 0x20) - b'a' + 10,
+        };
+        bytes[i / 2] = bytes[i / 2] << 4 | digit;
+        i += 1;
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn siphash_gives_the_vector_of_its_paper() {
+        let key: [u8; 16] = std::array::from_fn(|i| i as u8);
+        let input: Vec<u8> = (0..15).collect();
+        assert_eq!(siphash24(&input, &key), 0xa129ca6149be45e5);
+    }
+
+    #[test]
+    fn short_names_stay_whole() {
+        assert_eq!(host_link_name("first", false), HostLinkName { name: "ve-first".into(), altname: None });
+        // 15 bytes fit, 16 do not.
+        assert_eq!(host_link_name("twelve-bytes", true).name, "vb-twelve-bytes");
+        assert_eq!(host_link_name("thirteenbytes", true).altname.as_deref(), Some("vb-thirteenbytes"));
+    }
+
+    #[test]
+    fn long_names_are_those_of_nixpkgs_containers_names_test() {
+        let first = host_link_name("really-long-name", false);
+        let second = host_link_name("really-long-long-name-2", false);
+        assert_eq!((first.name.as_str(), second.name.as_str()), ("ve-really-l3QgY", "ve-really-lFYWO"));
+        assert_eq!(first.altname.as_deref(), Some("ve-really-long-name"));
+    }
+
+    #[test]
+    fn macs_are_local_unicast_and_differ_by_end_name_and_machine() {
+        let id = Some([7; 16]);
+        let all = [
+            host_mac("a", id),
+            container_mac("a", id),
+            host_mac("b", id),
+            host_mac("a", None),
+            host_mac("a", Some([8; 16])),
+        ];
+        for (i, one) in all.iter().enumerate() {
+            assert_eq!(one[0] & 3, 2);
+            assert!(all[i + 1..].iter().all(|other| other != one));
+        }
+    }
+
+    #[test]
+    fn machine_id_is_32_hex_digits_or_none() {
+        assert_eq!(parse_machine_id("00112233445566778899AABBccddeeff\n").map(|id| id[9..13].to_vec()), {
+            Some(vec![0x99, 0xaa, 0xbb, 0xcc])
+        });
+        assert_eq!(parse_machine_id(""), None);
+        assert_eq!(parse_machine_id("uninitialized\n"), None);
+        assert_eq!(parse_machine_id("0011223344556677889900zzccddeeff"), None);
+    }
+}

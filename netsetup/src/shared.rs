@@ -1,0 +1,400 @@
+//! What containers share, under one lock: who they are, which addresses and ports they have, the nftables table,
+//! and the host's settings. The first one in sets it up, the last one out removes it.
+//!
+//! ```text
+//! STATE_DIR/network/lock            flock'ed by whoever reads to write
+//!                  /state.json      before it is made: what was changed on the host (State)
+//!                  /users/NAME      before it is made: what a container has here (Registration)
+//!                  /claims/KEY      symlink to the NAME that has an address or a port
+//! ```
+//! Each file is in place before what it names is made, and goes after it is removed: what is named may not be
+//! there, but nothing is there that is not named. Claims make a conflict visible by its key, without reading the
+//! files of all containers, and without root.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Protocol;
+use crate::error::{Error, Errors, Holder, Result};
+use crate::facts::NetPaths;
+use crate::nft::{self, Element};
+use crate::plan::{Families, NetworkPlan};
+use crate::socket::{Netfilter, Socket};
+use crate::sysctl::{SysctlChange, Sysctls};
+
+/// What one container has in the shared state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Registration {
+    pub(crate) container: String,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) elements: Vec<Element>,
+    pub(crate) forwarding: Families,
+    /// Whether it needs the table, if only for its group's sake.
+    pub(crate) table: bool,
+    /// The bridge it is on.
+    pub(crate) bridge: Option<String>,
+}
+
+impl Registration {
+    pub(crate) fn of(plan: &NetworkPlan) -> Registration {
+        Registration {
+            container: plan.container.clone(),
+            addresses: plan.claimed_addresses(),
+            elements: plan.elements.clone(),
+            forwarding: plan.forwarding,
+            table: plan.needs_table(),
+            bridge: plan
+                .veth
+                .as_ref()
+                .and_then(|veth| veth.host.bridge.as_ref())
+                .map(|bridge| bridge.name.clone()),
+        }
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        let mut claims: Vec<Claim> = self.addresses.iter().copied().map(Claim::Address).collect();
+        for element in &self.elements {
+            if let Element::Forward { protocol, host_address, host_port, .. } = element {
+                let claim = Claim::port(*protocol, *host_address, *host_port);
+                // IPv4 and IPv6 are two elements and one port.
+                if !claims.contains(&claim) {
+                    claims.push(claim);
+                }
+            }
+        }
+        claims
+    }
+
+    /// Whether other containers on the same bridge need the element as well.
+    fn on_bridge(&self, element: &Element) -> bool {
+        match element {
+            Element::Hairpin { link } | Element::Loopback { link } => self.bridge.as_ref() == Some(link),
+            _ => false,
+        }
+    }
+}
+
+/// Something that one container has and no other may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Claim {
+    Address(IpAddr),
+    Port { protocol: Protocol, host_address: Option<IpAddr>, port: u16 },
+}
+
+impl Claim {
+    pub(crate) fn port(protocol: Protocol, host_address: Option<IpAddr>, port: u16) -> Claim {
+        Claim::Port { protocol, host_address, port }
+    }
+
+    fn path(&self, paths: &NetPaths) -> PathBuf {
+        let key = match self {
+            Claim::Address(address) => format!("address-{address}"),
+            Claim::Port { protocol, host_address: None, port } => format!("{protocol}-{port}"),
+            Claim::Port { protocol, host_address: Some(address), port } => {
+                format!("{protocol}-{port}-{address}")
+            }
+        };
+        directory(paths).join("claims").join(key)
+    }
+
+    /// Name of the container that has it.
+    pub(crate) fn holder(&self, paths: &NetPaths) -> Option<String> {
+        fs::read_link(self.path(paths)).ok()?.into_os_string().into_string().ok()
+    }
+
+    fn taken(&self, container: &str, holder: String) -> Error {
+        let (container, holder) = (container.to_owned(), Holder::Container(holder));
+        match *self {
+            Claim::Address(address) => Error::AddressTaken { container, address, holder },
+            Claim::Port { protocol, port, .. } => Error::PortTaken { container, protocol, port, holder },
+        }
+    }
+}
+
+/// What was changed on the host for all containers together.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct State {
+    /// Layout of the table; 0 while there is none.
+    layout: u32,
+    /// Settings, in the order in which they were changed.
+    sysctls: Vec<SysctlChange>,
+    /// Elements that belong to a bridge, whichever of its containers is still there. They guard a setting that
+    /// is put back by the last container of all, so they stay until then.
+    bridges: Vec<Element>,
+}
+
+fn directory(paths: &NetPaths) -> PathBuf {
+    paths.state_dir.join("network")
+}
+
+/// The shared state, locked.
+pub(crate) struct Shared<'a> {
+    paths: &'a NetPaths,
+    directory: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl<'a> Shared<'a> {
+    /// Waits for the lock, and makes the directory if there is none.
+    pub(crate) fn lock(paths: &'a NetPaths) -> Result<Shared<'a>> {
+        let directory = directory(paths);
+        loop {
+            let lock = match open_lock(&directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    make_directories(&directory)?;
+                    continue;
+                }
+                opened => opened.map_err(Error::io(format!("open {}/lock", directory.display())))?,
+            };
+            let lock = Flock::lock(lock, FlockArg::LockExclusive)
+                .map_err(|(_, errno)| Error::sys(format!("lock {}/lock", directory.display()))(errno))?;
+            // The last one out removes the directory: a lock on a file that is gone protects nothing.
+            let same = fs::metadata(directory.join("lock")).ok().zip(lock.metadata().ok());
+            if same.is_some_and(|(path, file)| path.ino() == file.ino() && path.dev() == file.dev()) {
+                return Ok(Shared { paths, directory, _lock: lock });
+            }
+        }
+    }
+
+    /// Locks the shared state if there is any.
+    pub(crate) fn lock_existing(paths: &'a NetPaths) -> Result<Option<Shared<'a>>> {
+        if directory(paths).join("lock").exists() { Shared::lock(paths).map(Some) } else { Ok(None) }
+    }
+
+    /// Registers a container: its file, its claims, the host's settings, the table, its elements. When any of it
+    /// fails, none of it remains.
+    pub(crate) fn enter(&self, registration: &Registration) -> Result<()> {
+        // Left by an instance that crashed: the caller's own lock says that none runs.
+        if let Some(stale) = self.registration(&registration.container)? {
+            self.leave(&stale).map_err(first_of)?;
+        }
+        self.write_json(&self.user(&registration.container), registration)?;
+        let entered = self.claim(registration).and_then(|()| self.set_up(registration));
+        if entered.is_err() {
+            // The error that stopped it says more than those of undoing it.
+            let _ = self.leave(registration);
+        }
+        entered
+    }
+
+    /// Undoes [`Shared::enter`], in whatever state it is; the last container takes table and settings along.
+    pub(crate) fn leave(&self, registration: &Registration) -> std::result::Result<(), Errors> {
+        let mut errors = Errors::default();
+        errors.note(remove_file(&self.user(&registration.container)));
+        let last = errors.note(self.users()).is_some_and(|users| users.is_empty());
+        let state = errors.note(self.state()).flatten();
+        if last {
+            self.tear_down(state.unwrap_or_default(), &mut errors);
+        } else if state.is_some_and(|state| state.layout != 0) {
+            errors.note(self.remove_elements(registration));
+        }
+        for claim in registration.claims() {
+            if claim.holder(self.paths).is_some_and(|holder| holder == registration.container) {
+                errors.note(remove_file(&claim.path(self.paths)));
+            }
+        }
+        if last {
+            self.remove_directory(&mut errors);
+        }
+        errors.into_result()
+    }
+
+    /// What the container registered, if it did.
+    pub(crate) fn registration(&self, container: &str) -> Result<Option<Registration>> {
+        read_json(&self.user(container))
+    }
+
+    fn claim(&self, registration: &Registration) -> Result<()> {
+        for claim in registration.claims() {
+            let path = claim.path(self.paths);
+            match symlink(&registration.container, &path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    let holder = claim.holder(self.paths).unwrap_or_else(|| "(unknown)".into());
+                    if holder != registration.container {
+                        return Err(claim.taken(&registration.container, holder));
+                    }
+                }
+                Err(error) => return Err(Error::io(format!("create {}", path.display()))(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn set_up(&self, registration: &Registration) -> Result<()> {
+        let found = self.state()?;
+        let mut state = found.unwrap_or_default();
+        let sysctls = Sysctls(&self.paths.proc_sys);
+        let changes = self.settings(registration)?;
+        let bridges: Vec<Element> =
+            registration.elements.iter().filter(|element| registration.on_bridge(element)).cloned().collect();
+        let new_bridges: Vec<Element> =
+            bridges.into_iter().filter(|element| !state.bridges.contains(element)).collect();
+        let replace = registration.table && state.layout != nft::LAYOUT;
+        if replace || !changes.is_empty() || !new_bridges.is_empty() {
+            state.layout = if registration.table { nft::LAYOUT } else { state.layout };
+            state.sysctls.extend(changes.iter().cloned());
+            state.bridges.extend(new_bridges);
+            self.write_json(&self.directory.join("state.json"), &state)?;
+        }
+        // The guard stands before route_localnet lets anything in.
+        if registration.table {
+            self.update_table(registration, &state, replace)?;
+        }
+        sysctls.apply(&changes)
+    }
+
+    fn settings(&self, registration: &Registration) -> Result<Vec<SysctlChange>> {
+        let sysctls = Sysctls(&self.paths.proc_sys);
+        let mut changes = Vec::new();
+        if registration.forwarding.ipv4 {
+            changes.extend(sysctls.to_forward_ipv4()?);
+        }
+        if registration.forwarding.ipv6 {
+            changes.extend(sysctls.to_forward_ipv6()?);
+        }
+        for element in &registration.elements {
+            if let Element::Loopback { link } = element {
+                changes.extend(sysctls.to_route_localnet(link)?);
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Adds the container's elements to the table; makes it anew, with those of everybody, when it is not as it
+    /// should be: another layout, flushed by somebody (`nft flush ruleset`), or strange elements in it.
+    fn update_table(&self, registration: &Registration, state: &State, replace: bool) -> Result<()> {
+        let mut socket = Socket::<Netfilter>::open()?;
+        let in_order = !replace
+            && match registration.elements.as_slice() {
+                [] => nft::table_exists(&mut socket)?,
+                elements => match nft::add_elements(&mut socket, (&registration.container, elements)) {
+                    Err(error)
+                        if matches!(error.errno(), Some(Errno::ENOENT | Errno::EBUSY | Errno::EINVAL)) =>
+                    {
+                        false
+                    }
+                    added => added.map(|()| true)?,
+                },
+            };
+        if in_order {
+            return Ok(());
+        }
+        let users = self.users()?.into_iter().map(|name| self.registration(&name));
+        let users: Vec<Registration> = users.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+        let mut owned: Vec<nft::Owned<'_>> =
+            users.iter().map(|user| (user.container.as_str(), user.elements.as_slice())).collect();
+        owned.push(("bridge", &state.bridges));
+        nft::replace_table(&mut socket, &owned)
+    }
+
+    fn remove_elements(&self, registration: &Registration) -> Result<()> {
+        let own = |element: &&Element| match element {
+            Element::Forward { protocol, host_address, host_port, .. } => {
+                let claim = Claim::port(*protocol, *host_address, *host_port);
+                claim.holder(self.paths).is_some_and(|holder| holder == registration.container)
+            }
+            element => !registration.on_bridge(element),
+        };
+        let elements: Vec<Element> = registration.elements.iter().filter(own).cloned().collect();
+        if elements.is_empty() {
+            return Ok(());
+        }
+        nft::remove_elements(&mut Socket::open()?, &elements)
+    }
+
+    fn tear_down(&self, state: State, errors: &mut Errors) {
+        Sysctls(&self.paths.proc_sys).restore(&state.sysctls, errors);
+        if state.layout != 0 {
+            errors.note(Socket::<Netfilter>::open().and_then(|mut socket| nft::delete_table(&mut socket)));
+        }
+        errors.note(remove_file(&self.directory.join("state.json")));
+    }
+
+    /// Leaves nothing in the state directory. The lock's file goes last; whoever waits for it notices.
+    fn remove_directory(&self, errors: &mut Errors) {
+        let path = |name: &str| self.directory.join(name);
+        for directory in [path("users"), path("claims")] {
+            errors.note(
+                fs::remove_dir_all(&directory).map_err(Error::io(format!("remove {}", directory.display()))),
+            );
+        }
+        errors.note(remove_file(&path("lock")));
+        let removed = fs::remove_dir(&self.directory);
+        errors.note(removed.map_err(Error::io(format!("remove {}", self.directory.display()))));
+    }
+
+    fn user(&self, container: &str) -> PathBuf {
+        self.directory.join("users").join(container)
+    }
+
+    /// Names of the registered containers. Names that begin with a dot are files being written.
+    fn users(&self) -> Result<Vec<String>> {
+        let directory = self.directory.join("users");
+        let read = || -> io::Result<Vec<String>> {
+            let names = fs::read_dir(&directory)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+            let names = names.collect::<io::Result<Vec<_>>>()?;
+            Ok(names.into_iter().flatten().filter(|name| !name.starts_with('.')).collect())
+        };
+        read().map_err(Error::io(format!("read {}", directory.display())))
+    }
+
+    fn state(&self) -> Result<Option<State>> {
+        read_json(&self.directory.join("state.json"))
+    }
+
+    /// Replaces a file as a whole: a crash leaves the old one or the new one. The state directory is a tmpfs,
+    /// so there is no disk to wait for.
+    fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<()> {
+        let write = || -> io::Result<()> {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let temporary = path.with_file_name(format!(".{name}"));
+            fs::write(&temporary, serde_json::to_vec(value)?)?;
+            fs::rename(&temporary, path)
+        };
+        write().map_err(Error::io(format!("write {}", path.display())))
+    }
+}
+
+fn open_lock(directory: &Path) -> io::Result<File> {
+    File::options().create(true).truncate(false).write(true).open(directory.join("lock"))
+}
+
+fn make_directories(directory: &Path) -> Result<()> {
+    for path in [directory.join("users"), directory.join("claims")] {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(&path);
+        made.map_err(Error::io(format!("create {}", path.display())))?;
+    }
+    Ok(())
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(Error::io(format!("read {}", path.display())))?,
+    };
+    let parsed = serde_json::from_slice(&bytes);
+    parsed.map(Some).map_err(|error| Error::State { path: path.into(), reason: error.to_string() })
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(Error::io(format!("remove {}", path.display()))),
+    }
+}
+
+fn first_of(errors: Errors) -> Error {
+    let mut errors = errors.into_iter();
+    errors
+        .next()
+        .unwrap_or_else(|| Error::Io { doing: "clean up".into(), source: io::ErrorKind::Other.into() })
+}

@@ -92,9 +92,24 @@ pub(crate) fn test(filter: &str) -> Result<Totals> {
 }
 
 fn build_nixrun() -> Result<Vec<PathBuf>> {
+    require_rust_target(NIXRUN_TARGET)?;
     let built =
         build(&["build", "--package", "nixrun", "--bin", "nixrun", "--target", NIXRUN_TARGET], "bin")?;
     Ok(built.into_iter().map(|(_, binary)| binary).collect())
+}
+
+/// Installs Rust's standard library for `target` where rustup has not, after saying so.
+fn require_rust_target(target: &str) -> Result<()> {
+    let directory = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output()?;
+    if Path::new(String::from_utf8_lossy(&directory.stdout).trim()).is_dir() {
+        return Ok(());
+    }
+    eprintln!("cargo xtask: installing the Rust target {target} with rustup");
+    if Command::new("rustup").args(["target", "add", target]).stdin(Stdio::null()).status()?.success() {
+        Ok(())
+    } else {
+        Err(format!("installing the Rust target {target} failed: rustup says why above").into())
+    }
 }
 
 /// The executables of this kind that a cargo command makes, with their targets' names. Cargo's messages for

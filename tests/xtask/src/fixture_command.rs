@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use fixture::Kind;
+use fixture::{Fixture, Kind, nspawn};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// Where packages and store are kept [default: $NIXRUN_FIXTURE_CACHE or target/fixture]
     #[arg(long)]
     cache: Option<PathBuf>,
+    /// Boot it under systemd-nspawn, as a check of the fixture itself
+    #[arg(long)]
+    verify: bool,
     /// Print what was built as JSON
     #[arg(long)]
     json: bool,
@@ -46,5 +49,26 @@ pub(crate) fn run(args: &Args) -> crate::Result<ExitCode> {
             println!("conf:  {}", conf.display());
         }
     }
+    if args.verify {
+        verify(&built)?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Boots, asks for the page, stops; an error where any of it goes wrong.
+fn verify(built: &Fixture) -> crate::Result<()> {
+    fixture::require(nspawn::PROGRAMS)?;
+    let host = tempfile::tempdir()?;
+    fixture::install(built, host.path(), &built.name)?;
+    let (ready, page, status) = nspawn::in_host(|| {
+        let container = nspawn::Container::boot(built, host.path())?;
+        let page = nspawn::http_get(built.http_address(), "/")?;
+        Ok((container.ready_after, page, container.stop()?))
+    })?;
+    println!(
+        "systemd-nspawn: ready after {} ms, answers {}, stops with {status}",
+        ready.as_millis(),
+        page.trim()
+    );
+    if status == 0 { Ok(()) } else { Err(format!("{} did not stop cleanly", built.name).into()) }
 }

@@ -12,4 +12,8 @@ pub mod nearest;
 pub mod nixos_boot;
 pub mod nixos_conf;
 pub mod nspawn;
+pub mod nspawn_run;
+pub mod ops;
 pub mod signals;
+pub mod commands;
+pub mod output;

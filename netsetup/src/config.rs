@@ -75,3 +75,14 @@ pub struct Forward {
     /// Port in the container.
     pub container_port: u16,
 }
+
+/// As `--nat` takes it.
+impl std::fmt::Display for Nat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Nat::Auto => "auto",
+            Nat::No => "no",
+            Nat::Interface(link) => link,
+        })
+    }
+}

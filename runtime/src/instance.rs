@@ -86,8 +86,8 @@ pub struct State {
     pub program: String,
     /// Capabilities of its PID 1, as bits: what commands inside get, too.
     pub capabilities: u64,
-    /// What the front end adds, such as addresses and forwards.
-    pub extra: serde_json::Value,
+    /// Its addresses, without prefixes.
+    pub addresses: Vec<String>,
 }
 
 /// A claimed container: nobody else can run this name or this root until it is released or this process dies.

@@ -84,6 +84,12 @@ impl Root {
             .doing(|| format!("make {} below {}", path.display(), self.path.display()))
     }
 
+    /// Whether anything is at a path below the root.
+    #[must_use]
+    pub fn contains(&self, path: &Path) -> bool {
+        self.resolve(path, libc::O_PATH, Make::Nothing).is_ok()
+    }
+
     /// The content of a small file below the root; `None` when there is none that can be read.
     #[must_use]
     pub fn read(&self, path: &Path) -> Option<String> {

@@ -1,0 +1,136 @@
+//! `nixrun boot` and `nixrun run`: start, supervise, say how it ended.
+
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use runtime::supervisor::{Attached, Event, HostNotify};
+use runtime::{Console, HostPaths, Outcome};
+
+use super::{Result, signals};
+use crate::args::{BootArgs, RunArgs};
+use crate::ops::{self, Error, Planned, Request};
+use crate::output::Output;
+use crate::{exit, signals as names};
+
+/// How long a container may take to shut down; systemd's own default for a service.
+const GRACE: Duration = Duration::from_secs(90);
+
+pub(super) fn boot(args: &BootArgs, paths: &HostPaths, out: &Output) -> Result {
+    let console = args.console.console.unwrap_or(if terminal() { Console::Interactive } else { Console::ReadOnly });
+    foreground(paths, out, || ops::boot_request(&args.name, args.nat.nat.clone(), console, paths))
+}
+
+/// A command's output goes where ours goes; a terminal gets a pty, so that job control works inside.
+pub(super) fn run(args: &RunArgs, paths: &HostPaths, out: &Output) -> Result {
+    let console = if terminal() { Console::Interactive } else { Console::Pipe };
+    foreground(paths, out, || ops::run_request(args, console))
+}
+
+fn terminal() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal()
+}
+
+/// Runs the container, again as long as it reboots: the request is made anew each time, because a reboot is how
+/// an update of its configuration takes effect. A unit restarts us instead.
+fn foreground(
+    paths: &HostPaths,
+    out: &Output,
+    request: impl Fn() -> std::result::Result<Request, Error>,
+) -> Result {
+    let signals = signals::take(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGWINCH])?;
+    let notify = std::env::var_os("NOTIFY_SOCKET").as_deref().and_then(HostNotify::new);
+    let (stdin, stdout) = (io::stdin(), io::stdout());
+    let attached = Attached {
+        signals: Some(&signals),
+        output: Some(stdout.as_fd()),
+        input: Some(stdin.as_fd()),
+        grace: GRACE,
+    };
+    loop {
+        let request = request()?;
+        let name = request.container.name.clone();
+        let outcome = once(&request, &attached, notify.as_ref(), paths, out)?;
+        match outcome {
+            Outcome::Rebooted if notify.is_none() => out.note(format_args!("Container {name} is being rebooted.")),
+            outcome => return Ok(ended(&name, outcome, notify.as_ref(), out)),
+        }
+    }
+}
+
+fn once(
+    request: &Request,
+    attached: &Attached<'_>,
+    notify: Option<&HostNotify>,
+    paths: &HostPaths,
+    out: &Output,
+) -> std::result::Result<Outcome, Error> {
+    let planned = Planned::new(request, paths)?;
+    planned.notes.iter().for_each(|note| out.info(note));
+    planned.container.warnings.iter().for_each(|warning| out.info(warning));
+    let ready_at_once = !planned.container.notify_ready;
+    let running = planned.start(paths)?;
+    if let Some(notify) = notify {
+        let ready = if ready_at_once { "READY=1\n" } else { "" };
+        let pid = running.supervisor().pid();
+        notify.send(&format!("{ready}STATUS=Container running.\nX_NSPAWN_LEADER_PID={pid}"));
+    }
+    let name = running.supervisor().name().to_owned();
+    let finished = running.supervise(attached, |event| report(&name, &event, notify, out))?;
+    finished.cleanup.iter().for_each(|error| out.warning(error));
+    Ok(finished.outcome)
+}
+
+fn report(name: &str, event: &Event, notify: Option<&HostNotify>, out: &Output) {
+    let tell = |message: &str| notify.map(|notify| notify.send(message));
+    match event {
+        Event::Ready => {
+            out.info(format_args!("Container {name} is ready."));
+            tell("READY=1");
+        }
+        Event::Status(status) => {
+            out.debug(format_args!("{name}: {status}"));
+            tell(&format!("STATUS=Container running: {status}"));
+        }
+        Event::Stopping(signal) => {
+            out.info(format_args!("Asked container {name} to shut down, by {}.", names::name(*signal)));
+            tell("STOPPING=1");
+        }
+        Event::NotListening(_) => {
+            out.info(format_args!("Container {name} is shut down as soon as its init listens."));
+            tell("STOPPING=1");
+        }
+        Event::Killing => out.note(format_args!("Killing container {name}.")),
+        _ => {}
+    }
+}
+
+/// The line that nspawn prints (tests of nixpkgs look for it), and the exit code.
+fn ended(name: &str, outcome: Outcome, notify: Option<&HostNotify>, out: &Output) -> u8 {
+    match outcome {
+        Outcome::PoweredOff => {
+            out.note(format_args!("Container {name} has been shut down."));
+            exit::SUCCESS
+        }
+        Outcome::Rebooted => {
+            if let Some(notify) = notify {
+                notify.send("STATUS=Container is being rebooted.");
+            }
+            out.note(format_args!("Container {name} is being rebooted."));
+            exit::REBOOT
+        }
+        Outcome::Exited(0) => {
+            out.info(format_args!("Container {name} exited successfully."));
+            exit::SUCCESS
+        }
+        Outcome::Exited(status) => {
+            out.info(format_args!("Container {name} failed with error code {status}."));
+            exit::of_pid1(u8::try_from(status).unwrap_or(exit::FAILURE))
+        }
+        Outcome::Killed(signal) => {
+            out.note(format_args!("Container {name} terminated by signal {}.", names::name(signal)));
+            exit::FAILURE
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! `nixrun list`, `status`, `plan` and `doctor`.
+
+use std::time::Duration;
+
+use runtime::{Console, HostPaths};
+
+use super::{Result, printed};
+use crate::args::{Format, PlanArgs, StatusArgs};
+use crate::ops::{self, Listed, Phase, Planned};
+use crate::output::Output;
+use crate::exit;
+
+pub(super) fn list(format: Format, paths: &HostPaths, out: &Output) -> Result {
+    let all = ops::list(paths)?;
+    if format.json {
+        printed(out.json(&all))?;
+        return Ok(exit::SUCCESS);
+    }
+    let rows: Vec<[String; 5]> = all
+        .iter()
+        .map(|one| {
+            [
+                one.name.clone(),
+                phase(one.phase).to_owned(),
+                number(one.leader),
+                one.uptime.map(age).unwrap_or_default(),
+                one.addresses.join(" "),
+            ]
+        })
+        .collect();
+    printed(out.table(["NAME", "STATE", "PID", "AGE", "ADDRESSES"], &rows))?;
+    Ok(exit::SUCCESS)
+}
+
+pub(super) fn status(args: &StatusArgs, paths: &HostPaths, out: &Output) -> Result {
+    let one = ops::status(&args.name, paths)?;
+    if args.format.json {
+        printed(out.json(&one))?;
+        return Ok(exit::SUCCESS);
+    }
+    printed(out.text(describe(&one)))?;
+    Ok(exit::SUCCESS)
+}
+
+fn describe(one: &Listed) -> String {
+    let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let lines = [
+        ("state", Some(phase(one.phase).to_owned())),
+        ("since", one.uptime.map(|seconds| format!("{} ago", age(seconds)))),
+        ("pid", one.leader.map(|pid| pid.to_string())),
+        ("supervisor", one.supervisor.map(|pid| pid.to_string())),
+        ("processes", one.processes.map(|count| count.to_string())),
+        ("addresses", (!one.addresses.is_empty()).then(|| one.addresses.join(" "))),
+        ("program", one.program.clone()),
+        ("uuid", one.uuid.clone()),
+        ("root", path(&one.root)),
+        ("cgroup", path(&one.cgroup)),
+        ("configuration", path(&one.configuration)),
+    ];
+    let mut text = format!("{}\n", one.name);
+    for (key, value) in lines {
+        if let Some(value) = value {
+            text += &format!("  {key:<14}{value}\n");
+        }
+    }
+    text
+}
+
+pub(super) fn plan(args: &PlanArgs, paths: &HostPaths, out: &Output) -> Result {
+    let request = ops::boot_request(&args.name, args.nat.nat.clone(), Console::ReadOnly, paths)?;
+    let planned = Planned::new(&request, paths)?;
+    if args.format.json {
+        printed(out.json(&planned))?;
+        return Ok(exit::SUCCESS);
+    }
+    printed(out.text(&planned))?;
+    Ok(exit::SUCCESS)
+}
+
+pub(super) fn doctor(_format: Format, _paths: &HostPaths, _out: &Output) -> Result {
+    Ok(exit::SUCCESS)
+}
+
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Stopped => "stopped",
+        Phase::Starting => "starting",
+        Phase::Running => "running",
+        Phase::Crashed => "crashed",
+    }
+}
+
+fn number(value: Option<i32>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
+
+/// A duration in its two largest units.
+fn age(seconds: u64) -> String {
+    let duration = Duration::from_secs(seconds);
+    let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{}s", duration.as_secs()),
+        (0, 0, minutes) => format!("{minutes}m {}s", seconds % 60),
+        (0, hours, minutes) => format!("{hours}h {minutes}m"),
+        (days, hours, _) => format!("{days}d {hours}h"),
+    }
+}

@@ -1,0 +1,49 @@
+//! The error of an operation.
+
+use runtime::ErrorKind;
+
+/// Why an operation failed, in one sentence.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// From planning, mounting, launching or supervising.
+    #[error(transparent)]
+    Runtime(#[from] runtime::Error),
+    /// From the network.
+    #[error(transparent)]
+    Network(#[from] netsetup::Error),
+    /// From cleaning the network up.
+    #[error(transparent)]
+    Cleanup(#[from] netsetup::Errors),
+    /// From finding a container's configuration.
+    #[error(transparent)]
+    Find(#[from] crate::configured::FindError),
+    /// From a configuration file.
+    #[error(transparent)]
+    Conf(#[from] crate::nixos_conf::ConfError),
+    /// From the configuration of a NixOS container.
+    #[error(transparent)]
+    Boot(#[from] crate::nixos_boot::BootError),
+    /// From the options of `run`.
+    #[error(transparent)]
+    Run(#[from] crate::nspawn_run::RunError),
+    /// What the operations here find themselves.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Error {
+    /// Whether a command inside a container could not be executed, and then whether it does not exist.
+    #[must_use]
+    pub fn payload_missing(&self) -> Option<bool> {
+        match self {
+            Error::Runtime(error) if error.kind() == ErrorKind::Payload => {
+                Some(error.to_string().contains("ENOENT"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The result of an operation.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,193 @@
+//! Starting a container: the one path that every front end takes.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use netsetup::{Applied, NetFacts, NetworkConfig, NetworkPlan};
+use runtime::instance::{Instance, ProcessId, Record, State};
+use runtime::supervisor::{Attached, Event};
+use runtime::{Cgroup, ContainerConfig, HostFacts, HostPaths, Outcome, Plan, Prepared, Supervisor};
+use serde::Serialize;
+
+use super::error::{Error, Result};
+use super::{net_paths, reclaim};
+
+/// A container to be started.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// What runtime is asked for.
+    pub container: ContainerConfig,
+    /// What netsetup is asked for, when the container has a network of its own.
+    pub network: Option<NetworkConfig>,
+    /// What was left out because the host lacks it, one sentence each.
+    pub notes: Vec<String>,
+    /// Whether the end waits until the kernel has removed the container's links, some 20 ms; otherwise they go
+    /// with the container's network namespace, soon after.
+    pub wait_for_links: bool,
+}
+
+/// Everything that a start will do, as data.
+#[derive(Debug, Serialize)]
+pub struct Planned {
+    /// What runtime will do.
+    pub container: Plan,
+    /// What netsetup will do.
+    pub network: Option<NetworkPlan>,
+    /// What was left out because the host lacks it, one sentence each.
+    pub notes: Vec<String>,
+    #[serde(skip)]
+    wait_for_links: bool,
+}
+
+impl Planned {
+    /// Plans a request; changes nothing and needs no privileges.
+    ///
+    /// # Errors
+    /// When the request makes no sense on this host.
+    pub fn new(request: &Request, paths: &HostPaths) -> Result<Planned> {
+        let facts = HostFacts::probe(paths)?;
+        let container = Plan::new(&request.container, &facts)?;
+        let network = match &request.network {
+            Some(config) => {
+                let facts = NetFacts::probe(&net_paths(paths), config)?;
+                Some(NetworkPlan::new(config, &facts)?)
+            }
+            None => None,
+        };
+        Ok(Planned { container, network, notes: request.notes.clone(), wait_for_links: request.wait_for_links })
+    }
+
+    /// Starts the container: returns once its program has been executed.
+    ///
+    /// # Errors
+    /// When any step fails; what was made before is removed again.
+    pub fn start(self, paths: &HostPaths) -> Result<Running> {
+        let wait_for_links = self.wait_for_links;
+        let mut instance = Instance::claim(paths, &self.container.name, &self.container.rootfs)?;
+        reclaim::leftovers(&mut instance, &self.container.name, paths)?;
+        match start_claimed(&instance, self, paths) {
+            Ok((supervisor, network, state)) => {
+                Ok(Running { supervisor, network, instance, state, wait_for_links })
+            }
+            Err(error) => {
+                instance.release();
+                Err(error)
+            }
+        }
+    }
+}
+
+fn start_claimed(
+    instance: &Instance,
+    planned: Planned,
+    paths: &HostPaths,
+) -> Result<(Supervisor, Option<Applied>, State)> {
+    let Planned { container, network, .. } = planned;
+    instance.journal(&records(&container, network.as_ref()))?;
+    let cgroup = Cgroup::create(&container.cgroup)?;
+    let prepared = Prepared::new(container)?;
+    let group = cgroup.path().to_path_buf();
+    let mut state = state(&prepared, group, network.as_ref())?;
+    // The container makes its mounts while we make its network.
+    let paused = prepared.launch(cgroup)?;
+    let applied = match &network {
+        Some(plan) => Some(netsetup::apply(plan, &net_paths(paths), std::os::fd::AsFd::as_fd(&paused.netns()?))?),
+        None => None,
+    };
+    state.leader = process(paused.pid())?;
+    instance.publish(&state)?;
+    Ok((paused.resume()?, applied, state))
+}
+
+/// Names everything that is about to be made, for the one who cleans up if we are killed.
+fn records(container: &Plan, network: Option<&NetworkPlan>) -> Vec<Record> {
+    let record = |kind: &str, value: serde_json::Result<serde_json::Value>| Record {
+        kind: kind.to_owned(),
+        value: value.unwrap_or_default(),
+    };
+    let mut records = vec![record(reclaim::CGROUP, serde_json::to_value(&container.cgroup))];
+    records.extend(network.map(|plan| record(reclaim::NETWORK, serde_json::to_value(plan.resources()))));
+    records
+}
+
+fn state(prepared: &Prepared, cgroup: std::path::PathBuf, network: Option<&NetworkPlan>) -> Result<State> {
+    let plan = prepared.plan();
+    let ours = process(std::process::id() as libc::pid_t)?;
+    Ok(State {
+        name: plan.name.clone(),
+        root: plan.rootfs.clone(),
+        cgroup,
+        supervisor: ours,
+        leader: ours,
+        uuid: runtime::rootfs::format_uuid(prepared.uuid()),
+        ready: !plan.notify_ready,
+        started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        program: plan.argv.first().map_or_else(String::new, |p| p.to_string_lossy().into_owned()),
+        capabilities: plan.capabilities.bits(),
+        addresses: network
+            .and_then(|plan| plan.veth.as_ref())
+            .map(|veth| veth.container.addresses.iter().map(|net| net.addr().to_string()).collect())
+            .unwrap_or_default(),
+    })
+}
+
+fn process(pid: libc::pid_t) -> Result<ProcessId> {
+    ProcessId::of(pid).ok_or_else(|| Error::Other(format!("cannot read /proc/{pid}/stat; is /proc mounted?")))
+}
+
+/// A container that runs.
+#[derive(Debug)]
+pub struct Running {
+    supervisor: Supervisor,
+    network: Option<Applied>,
+    instance: Instance,
+    state: State,
+    wait_for_links: bool,
+}
+
+/// The end of a container.
+#[derive(Debug)]
+pub struct Finished {
+    /// How its PID 1 ended.
+    pub outcome: Outcome,
+    /// What could not be cleaned up; `nixrun reclaim` tries again.
+    pub cleanup: Vec<Error>,
+}
+
+impl Running {
+    /// The supervisor.
+    #[must_use]
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
+    }
+
+    /// What others may know about the container.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Supervises the container to its end and removes what was made for it.
+    ///
+    /// # Errors
+    /// When supervising fails; the container is gone then, too.
+    pub fn supervise(mut self, attached: &Attached<'_>, mut on_event: impl FnMut(Event)) -> Result<Finished> {
+        let (instance, mut state) = (&self.instance, self.state);
+        let end = self.supervisor.run(attached, |event| {
+            if event == Event::Ready {
+                state.ready = true;
+                // Only `list` would show it late.
+                let _ = instance.publish(&state);
+            }
+            on_event(event);
+        });
+        let network = self.network.take().map(|network| network.teardown(self.wait_for_links));
+        let end = end?;
+        let mut cleanup: Vec<Error> = end.cleanup.into_iter().map(Error::from).collect();
+        cleanup.extend(network.and_then(std::result::Result::err).map(Error::from));
+        // With something left behind the journal stays, for reclaim.
+        if cleanup.is_empty() {
+            self.instance.release();
+        }
+        Ok(Finished { outcome: end.outcome, cleanup })
+    }
+}

@@ -1,0 +1,40 @@
+//! Whole operations over `runtime` and `netsetup` together.
+
+mod control;
+mod display;
+mod error;
+mod exec;
+mod launch;
+mod reclaim;
+mod request;
+mod show;
+
+use std::path::PathBuf;
+
+use netsetup::NetPaths;
+use runtime::HostPaths;
+
+pub use control::{kill, stop};
+pub use error::{Error, Result};
+pub use exec::{ExecRequest, exec};
+pub use launch::{Finished, Planned, Request, Running};
+pub use reclaim::{Reclaimed, reclaim};
+pub use request::{boot_request, run_request};
+pub use show::{Listed, Phase, list, status};
+
+/// Where netsetup finds its files on this host.
+#[must_use]
+pub fn net_paths(paths: &HostPaths) -> NetPaths {
+    NetPaths {
+        // A name that no container can have, so that it stands beside their directories.
+        state_dir: paths.join("/run/nixrun/.network"),
+        machine_id: paths.join("/etc/machine-id"),
+        ..NetPaths::default()
+    }
+}
+
+/// Host path of a NixOS container's root directory.
+#[must_use]
+pub fn root_of(name: &str, paths: &HostPaths) -> PathBuf {
+    paths.join("/var/lib/nixos-containers").join(name)
+}

@@ -1,0 +1,105 @@
+//! Removing what a container left behind whose supervisor was killed.
+
+use netsetup::Resource;
+use runtime::instance::{self, Instance};
+use runtime::{CgroupPlan, HostPaths};
+use serde::Serialize;
+
+use super::error::{Error, Result};
+use super::{net_paths, root_of};
+
+/// Journal records with a [`CgroupPlan`].
+pub(super) const CGROUP: &str = "cgroup";
+/// Journal records with a list of [`Resource`]s.
+pub(super) const NETWORK: &str = "network";
+
+/// A container that was cleaned up after.
+#[derive(Debug, Clone, Serialize)]
+pub struct Reclaimed {
+    /// Its name.
+    pub name: String,
+    /// What was there and is gone.
+    pub removed: Vec<String>,
+}
+
+/// Removes what is left of one container, or of all that no living supervisor holds.
+///
+/// # Errors
+/// When the container runs, or something cannot be removed.
+pub fn reclaim(name: Option<&str>, paths: &HostPaths) -> Result<Vec<Reclaimed>> {
+    match name {
+        Some(name) => Ok(vec![one(name, paths)?]),
+        None => instance::list(paths)
+            .into_iter()
+            .filter(|found| !found.alive)
+            .map(|found| one(&found.name, paths))
+            .collect(),
+    }
+}
+
+fn one(name: &str, paths: &HostPaths) -> Result<Reclaimed> {
+    let root = instance::find(paths, name).and_then(|found| found.state).map(|state| state.root);
+    let root = root.unwrap_or_else(|| root_of(name, paths));
+    let mut instance = Instance::claim(paths, name, &root)?;
+    let mut removed = leftovers(&mut instance, name, paths)?;
+    // Names are derived from the container's, so this works without a journal, too.
+    let by_name = netsetup::reclaim(&net_paths(paths), name, &netsetup::resources_for(name))?;
+    removed.extend(by_name.removed.iter().map(describe));
+    instance.release();
+    Ok(Reclaimed { name: name.to_owned(), removed })
+}
+
+/// Undoes what the journal of a claimed instance names, last in, first out. Every step is tried.
+pub(super) fn leftovers(instance: &mut Instance, name: &str, paths: &HostPaths) -> Result<Vec<String>> {
+    let mut removed = Vec::new();
+    let mut first_error = None;
+    for record in instance.leftover().iter().rev() {
+        let result = match record.kind.as_str() {
+            CGROUP => remove_cgroup(&record.value, &mut removed),
+            NETWORK => remove_network(&record.value, name, paths, &mut removed),
+            // A later version's; it is not ours to judge.
+            _ => Ok(()),
+        };
+        first_error = first_error.or(result.err());
+    }
+    match first_error {
+        Some(error) => Err(error),
+        None => {
+            instance.forget()?;
+            Ok(removed)
+        }
+    }
+}
+
+fn remove_cgroup(value: &serde_json::Value, removed: &mut Vec<String>) -> Result<()> {
+    let plan: CgroupPlan = parse(value)?;
+    if plan.payload.exists() {
+        removed.push(format!("control group {}", plan.payload.display()));
+    }
+    Ok(runtime::remove_cgroup(&plan)?)
+}
+
+fn remove_network(
+    value: &serde_json::Value,
+    name: &str,
+    paths: &HostPaths,
+    removed: &mut Vec<String>,
+) -> Result<()> {
+    let resources: Vec<Resource> = parse(value)?;
+    let done = netsetup::reclaim(&net_paths(paths), name, &resources)?;
+    removed.extend(done.removed.iter().map(describe));
+    Ok(())
+}
+
+fn describe(resource: &Resource) -> String {
+    match resource {
+        Resource::Link { name } => format!("link {name}"),
+        Resource::Registration { container } => format!("forwards and addresses of {container}"),
+        other => format!("{other:?}"),
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(value: &serde_json::Value) -> Result<T> {
+    serde_json::from_value(value.clone())
+        .map_err(|error| Error::Other(format!("cannot read the journal of the container: {error}")))
+}

@@ -1,0 +1,145 @@
+//! What is configured and what runs.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use runtime::instance::{self, Found};
+use runtime::{HostPaths, cgroup_processes};
+use serde::Serialize;
+
+use super::error::{Error, Result};
+use crate::{configured, nearest};
+
+/// Where a container is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Configured, and not running.
+    Stopped,
+    /// Its PID 1 runs and is not ready yet.
+    Starting,
+    /// It is ready.
+    Running,
+    /// Its supervisor was killed and something may be left; `nixrun reclaim` removes it.
+    Crashed,
+}
+
+/// A container, for `list` and `status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Host pid of its PID 1.
+    pub leader: Option<i32>,
+    /// Host pid of its supervisor.
+    pub supervisor: Option<i32>,
+    /// Seconds since it was started.
+    pub uptime: Option<u64>,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+    /// Number of its processes.
+    pub processes: Option<usize>,
+    /// Host path of its root directory.
+    pub root: Option<std::path::PathBuf>,
+    /// Host path of its control group.
+    pub cgroup: Option<std::path::PathBuf>,
+    /// Its uuid.
+    pub uuid: Option<String>,
+    /// Its program.
+    pub program: Option<String>,
+    /// The file that configures it.
+    pub configuration: Option<std::path::PathBuf>,
+}
+
+/// Every container that is configured or has files, by name.
+///
+/// # Errors
+/// When a directory cannot be read.
+pub fn list(paths: &HostPaths) -> Result<Vec<Listed>> {
+    let mut all: Vec<Listed> = instance::list(paths).into_iter().map(live).collect();
+    for configured in configured::list(paths)? {
+        match all.iter_mut().find(|listed| listed.name == configured.name) {
+            Some(listed) => listed.configuration = Some(configured.file),
+            None => all.push(stopped(configured)),
+        }
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
+}
+
+/// One container.
+///
+/// # Errors
+/// When there is none of this name; the nearest one is suggested.
+pub fn status(name: &str, paths: &HostPaths) -> Result<Listed> {
+    let all = list(paths)?;
+    match all.iter().find(|listed| listed.name == name) {
+        Some(listed) => Ok(listed.clone()),
+        None => Err(unknown(name, &all)),
+    }
+}
+
+/// Why a command needs a running container and this one is not.
+pub(super) fn not_running(name: &str, paths: &HostPaths) -> Error {
+    match status(name, paths) {
+        Ok(listed) if listed.phase == Phase::Crashed => Error::Other(format!(
+            "container {name} is not running, its nixrun was killed; clean up with `nixrun reclaim {name}`"
+        )),
+        Ok(listed) if listed.configuration.is_some() => Error::Other(format!(
+            "container {name} is not running; start it with `nixrun start {name}`"
+        )),
+        Ok(_) => Error::Other(format!("container {name} is not running")),
+        Err(error) => error,
+    }
+}
+
+fn unknown(name: &str, all: &[Listed]) -> Error {
+    let advice = match nearest::nearest(name, all.iter().map(|listed| listed.name.as_str())) {
+        Some(nearest) => format!("did you mean {nearest:?}?"),
+        None => "`nixrun list` shows those that exist".to_owned(),
+    };
+    Error::Other(format!("there is no container called {name:?}; {advice}"))
+}
+
+fn live(found: Found) -> Listed {
+    let Found { name, alive, state } = found;
+    let phase = match &state {
+        _ if !alive => Phase::Crashed,
+        Some(state) if state.ready => Phase::Running,
+        _ => Phase::Starting,
+    };
+    let state = state.as_ref();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Listed {
+        name,
+        phase,
+        leader: state.filter(|_| alive).map(|state| state.leader.pid),
+        supervisor: state.filter(|_| alive).map(|state| state.supervisor.pid),
+        uptime: state.filter(|_| alive).map(|state| now.saturating_sub(state.started)),
+        addresses: state.map(|state| state.addresses.clone()).unwrap_or_default(),
+        processes: state.map(|state| cgroup_processes(&state.cgroup).len()),
+        root: state.map(|state| state.root.clone()),
+        cgroup: state.map(|state| state.cgroup.clone()),
+        uuid: state.map(|state| state.uuid.clone()),
+        program: state.map(|state| state.program.clone()),
+        configuration: None,
+    }
+}
+
+fn stopped(configured: configured::Configured) -> Listed {
+    Listed {
+        name: configured.name,
+        phase: Phase::Stopped,
+        leader: None,
+        supervisor: None,
+        uptime: None,
+        addresses: Vec::new(),
+        processes: None,
+        root: None,
+        cgroup: None,
+        uuid: None,
+        program: None,
+        configuration: Some(configured.file),
+    }
+}

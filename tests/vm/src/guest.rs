@@ -132,9 +132,31 @@ pub fn footprint() -> String {
         "cut -d' ' -f4- /proc/self/mountinfo | sort",
         "find /sys/fs/cgroup -type d -path '*/machine.slice/*' | sort",
         "find /run -xdev '(' -path /run/udev -o -path /run/systemd -o -path /run/log ')' -prune -o -print | sort",
-        "find /run/systemd/machines /run/systemd/nspawn 2>/dev/null | sort",
+        // The directories themselves are systemd's, and stay once something has used them.
+        "find /run/systemd/machines /run/systemd/nspawn ! -type d 2>/dev/null | sort",
         "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.ipv4.conf.all.route_localnet",
     ]
     .map(|command| format!("$ {command}\n{}\n", sh(command)))
     .concat()
+}
+
+/// Checks that the machine is again what it was when [`footprint`] gave `before`, at the latest after `patience`.
+///
+/// # Panics
+/// Outside the virtual machine, and when it is not, with the lines that are missing (-) and new (+).
+#[track_caller]
+pub fn assert_nothing_left(before: &str, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    let mut now = footprint();
+    while now != before && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(100));
+        now = footprint();
+    }
+    let changes: Vec<String> = only_in(before, &now, '-').chain(only_in(&now, before, '+')).collect();
+    assert!(now == before, "the machine is not as it was:\n{}", changes.join("\n"));
+}
+
+fn only_in(text: &str, other: &str, sign: char) -> impl Iterator<Item = String> {
+    let has = |line: &&str| !other.lines().any(|found| found == *line);
+    text.lines().filter(has).map(|line| format!("{sign} {line}")).collect::<Vec<_>>().into_iter()
 }

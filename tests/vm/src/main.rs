@@ -7,7 +7,7 @@
 //! cargo test -p vm --test '*'             # a machine for each file
 //! ```
 //! Environment: `NIXRUN_VM` the cache directory (target/vm); `NIXRUN_VM_FILES` files to put beside the binary,
-//! separated by colons; `NIXRUN_VM_CLOSURE` the closure's disk; `NIXRUN_VM_TIMEOUT` seconds (120).
+//! separated by colons; `NIXRUN_VM_CLOSURE` the closure's disk; `NIXRUN_VM_TIMEOUT` seconds (240).
 
 #![forbid(unsafe_code)]
 

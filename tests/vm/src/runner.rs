@@ -17,11 +17,11 @@ use crate::{disk, image, shell};
 /// A cold boot takes six seconds on an idle machine.
 const BOOT: Duration = Duration::from_secs(180);
 
-/// The longest a command in the guest may take: `NIXRUN_VM_TIMEOUT` in seconds, or 120.
+/// The longest a command in the guest may take: `NIXRUN_VM_TIMEOUT` in seconds, or 240.
 #[must_use]
 pub fn timeout_from_environment() -> Duration {
     let given = std::env::var("NIXRUN_VM_TIMEOUT").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(given.unwrap_or(120))
+    Duration::from_secs(given.unwrap_or(240))
 }
 
 /// Machines, ready to be restored.

@@ -1,11 +1,11 @@
 //! Finds files below a root directory as a process inside it would, for checks before anything is created.
 
-use std::fs::{self, File, Metadata};
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
 use std::io;
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use runtime::HostPaths;
 
 /// A file that exists.
@@ -17,20 +17,63 @@ pub struct Found {
     pub metadata: Metadata,
 }
 
-/// Follows an absolute `path` with `host`'s root as `/`: symlinks, absolute ones and `..` too, stay below it.
+/// As many symlinks as the kernel follows in one path (path_resolution(7)).
+const MOST_LINKS: usize = 40;
+
+/// Where another store may be linked in when the host's root is a directory for tests: these links are part of how
+/// that host was put together, not of what a process on it sees. Nix itself refuses a store behind a link.
+const STORE_LINKS: [&str; 2] = ["/nix", "/nix/store"];
+
+/// Follows an absolute `path` with `host`'s root as `/`: symlinks, absolute ones and `..` too, stay below it. The
+/// host's own files are not hostile; this is for paths that mean the same on the host and in the container.
 ///
 /// # Errors
-/// What openat2(2) or fstat(2) says; `ELOOP` for a magic link of procfs as well.
+/// What lstat(2) or readlink(2) says; `ELOOP` after 40 symlinks.
 pub fn lookup(host: &HostPaths, path: &Path) -> io::Result<Found> {
-    let root = File::open(host.root())?;
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let file = File::from(openat2(&root, path, how)?);
-    let place = |file: &File| fs::read_link(Path::new("/proc/self/fd").join(file.as_raw_fd().to_string()));
-    let (below, real) = (place(&root)?, place(&file)?);
-    let path = Path::new("/").join(real.strip_prefix(&below).unwrap_or(&real));
-    Ok(Found { path, metadata: file.metadata()? })
+    let mut done = PathBuf::from("/");
+    let mut metadata = fs::metadata(host.root())?;
+    let mut left = components(path);
+    let mut links = 0;
+    while let Some(name) = left.pop_front() {
+        if name == ".." {
+            done.pop();
+            metadata = fs::symlink_metadata(host.join(&done))?;
+            continue;
+        }
+        let next = done.join(&name);
+        let place = host.join(&next);
+        metadata = fs::symlink_metadata(&place)?;
+        let store = STORE_LINKS.iter().any(|link| next == Path::new(link));
+        if metadata.is_symlink() && store {
+            metadata = fs::metadata(&place)?;
+        }
+        if !metadata.is_symlink() {
+            done = next;
+            continue;
+        }
+        links += 1;
+        if links > MOST_LINKS {
+            return Err(io::Error::from_raw_os_error(libc::ELOOP));
+        }
+        let to = fs::read_link(&place)?;
+        if to.is_absolute() {
+            done = PathBuf::from("/");
+        }
+        for name in components(&to).into_iter().rev() {
+            left.push_front(name);
+        }
+    }
+    Ok(Found { path: done, metadata })
+}
+
+fn components(path: &Path) -> VecDeque<OsString> {
+    path.components()
+        .filter_map(|component| match component {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            _ => None,
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -55,7 +98,8 @@ mod tests {
             assert!(found.metadata.is_file());
         }
         assert_eq!(lookup(&host, Path::new("/out")).unwrap_err().kind(), io::ErrorKind::NotFound);
-        assert!(lookup(&HostPaths::default(), Path::new("/proc/self/exe")).is_err());
+        symlink("loop", root.join("loop")).unwrap();
+        assert_eq!(lookup(&host, Path::new("/loop")).unwrap_err().raw_os_error(), Some(libc::ELOOP));
         assert_eq!(lookup(&host, Path::new("/etc")).unwrap().path, Path::new("/etc"));
     }
 

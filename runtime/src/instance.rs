@@ -97,6 +97,8 @@ pub struct Instance {
     lock: File,
     nspawn: Vec<(PathBuf, File)>,
     leftover: Vec<Record>,
+    /// Directories to remove once they are empty, the deepest first.
+    parents: Vec<PathBuf>,
 }
 
 impl Instance {
@@ -117,7 +119,8 @@ impl Instance {
             return Err(busy(name, directory.as_path()));
         };
         let leftover = read_journal(&directory.join("journal"));
-        let mut instance = Instance { directory, lock, nspawn: Vec::new(), leftover };
+        let parents = removable(paths);
+        let mut instance = Instance { directory, lock, nspawn: Vec::new(), leftover, parents };
         match instance.lock_root(paths, root) {
             Ok(()) => Ok(instance),
             Err(error) => {
@@ -229,8 +232,22 @@ impl Instance {
         for (path, _) in &self.nspawn {
             let _ = fs::remove_file(path);
         }
+        // The last one out; another's directory keeps each of them.
+        for directory in &self.parents {
+            let _ = fs::remove_dir(directory);
+        }
         drop(self.lock);
     }
+}
+
+/// The directories around our files. Those of systemd-nspawn's locks stay where systemd runs: nspawn makes them and
+/// its lock in two steps, between which they must not vanish.
+fn removable(paths: &HostPaths) -> Vec<PathBuf> {
+    let ours = [DIRECTORY];
+    let nspawns = [NSPAWN_LOCKS, "/run/systemd/nspawn", "/run/systemd"];
+    let systemd = paths.join("/run/systemd/system").exists();
+    let nspawns = nspawns.iter().filter(|_| !systemd);
+    ours.iter().chain(nspawns).map(|directory| paths.join(directory)).collect()
 }
 
 /// What is known of a container that ran or runs.

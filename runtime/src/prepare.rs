@@ -40,6 +40,7 @@ impl Prepared {
     /// # Errors
     /// When a path of the plan is missing or a mount cannot be made, in the plan's words.
     pub fn new(plan: Plan) -> Result<Prepared, Error> {
+        rootfs::prepare_host(&plan.preparation)?;
         let root = Root::open(&plan.rootfs)?;
         root.prepare(&plan.preparation)?;
         let uuid = match rootfs::machine_id(&root).or(plan.uuid) {

@@ -100,7 +100,7 @@ impl Root {
         small.then(|| std::io::read_to_string(file).ok()).flatten()
     }
 
-    /// Performs the preparation steps in order.
+    /// Performs the preparation steps inside the root, in order.
     ///
     /// # Errors
     /// The first step that fails, by its path.
@@ -111,11 +111,7 @@ impl Root {
             }
             Preparation::EmptyFile { path } => self.resolve(path, libc::O_PATH, Make::File(0o644)).map(drop),
             Preparation::CopyFile { from, path } => self.copy(from, path),
-            Preparation::HostDirectory { path, mode } => fs::DirBuilder::new()
-                .recursive(true)
-                .mode(*mode)
-                .create(path)
-                .doing(|| format!("make the directory {}", path.display())),
+            Preparation::HostDirectory { .. } => Ok(()),
         })
     }
 
@@ -135,6 +131,21 @@ impl Root {
         File::from(file).write_all(&content).doing(doing)?;
         nix::fcntl::renameat(&directory, &temporary, &directory, name).doing(doing)
     }
+}
+
+/// Performs the preparation steps beside the root, in order; the root itself may be one of them.
+///
+/// # Errors
+/// The first step that fails, by its path.
+pub fn prepare_host(steps: &[Preparation]) -> Result<(), Error> {
+    steps.iter().try_for_each(|step| match step {
+        Preparation::HostDirectory { path, mode } if !path.is_dir() => fs::DirBuilder::new()
+            .recursive(true)
+            .mode(*mode)
+            .create(path)
+            .doing(|| format!("make the directory {}", path.display())),
+        _ => Ok(()),
+    })
 }
 
 /// The machine id that the root has, if it has one: it becomes `container_uuid`, as in nspawn.

@@ -62,6 +62,8 @@ impl Planned {
     /// When any step fails; what was made before is removed again.
     pub fn start(self, paths: &HostPaths) -> Result<Running> {
         let wait_for_links = self.wait_for_links;
+        // The root, when it is new, so that it can be locked.
+        runtime::rootfs::prepare_host(&self.container.preparation)?;
         let mut instance = Instance::claim(paths, &self.container.name, &self.container.rootfs)?;
         reclaim::leftovers(&mut instance, &self.container.name, paths)?;
         match start_claimed(&instance, self, paths) {

@@ -9,6 +9,7 @@ pub mod fd;
 pub mod inroot;
 pub mod lock;
 pub mod mount;
+pub mod probe;
 pub mod process;
 pub mod pty;
 pub mod signal;

@@ -3,7 +3,10 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+pub mod commands;
 pub mod configured;
+pub mod dbus;
+pub mod doctor;
 pub mod env_file;
 pub mod exit;
 pub mod forward;
@@ -14,6 +17,5 @@ pub mod nixos_conf;
 pub mod nspawn;
 pub mod nspawn_run;
 pub mod ops;
-pub mod signals;
-pub mod commands;
 pub mod output;
+pub mod signals;

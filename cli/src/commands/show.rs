@@ -8,7 +8,7 @@ use super::{Result, printed};
 use crate::args::{Format, PlanArgs, StatusArgs};
 use crate::ops::{self, Listed, Phase, Planned};
 use crate::output::Output;
-use crate::exit;
+use crate::{doctor, exit};
 
 pub(super) fn list(format: Format, paths: &HostPaths, out: &Output) -> Result {
     let all = ops::list(paths)?;
@@ -77,8 +77,10 @@ pub(super) fn plan(args: &PlanArgs, paths: &HostPaths, out: &Output) -> Result {
     Ok(exit::SUCCESS)
 }
 
-pub(super) fn doctor(_format: Format, _paths: &HostPaths, _out: &Output) -> Result {
-    Ok(exit::SUCCESS)
+pub(super) fn doctor(format: Format, paths: &HostPaths, out: &Output) -> Result {
+    let checks = doctor::doctor(paths, None);
+    printed(if format.json { out.json(&checks) } else { out.text(doctor::report(&checks)) })?;
+    Ok(if doctor::worst(&checks) == doctor::Status::Fail { exit::FAILURE } else { exit::SUCCESS })
 }
 
 fn phase(phase: Phase) -> &'static str {

@@ -222,7 +222,6 @@ fn the_report_shows_what_to_do() {
 #[test]
 fn this_machine_has_the_system_calls() {
     let checks = doctor(&HostPaths::default(), None);
-    println!("{}", report(&checks));
     for check in checks.iter().filter(|check| check.name.starts_with("system call ")) {
         assert_eq!(check.status, Status::Ok, "{check:?}");
     }

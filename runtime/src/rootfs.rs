@@ -109,10 +109,23 @@ impl Root {
             Preparation::Directory { path, mode } => {
                 self.resolve(path, libc::O_PATH, Make::Directory(*mode)).map(drop)
             }
-            Preparation::EmptyFile { path } => self.resolve(path, libc::O_PATH, Make::File(0o644)).map(drop),
+            Preparation::EmptyFile { path } => self.touch(path),
             Preparation::CopyFile { from, path } => self.copy(from, path),
             Preparation::HostDirectory { .. } => Ok(()),
         })
+    }
+
+    /// Makes an empty file unless anything is there, be it a dangling symlink: after its first boot a NixOS root has
+    /// links into its own store where these files were.
+    fn touch(&self, path: &Path) -> Result<(), Error> {
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let directory = self.resolve(parent, libc::O_PATH | libc::O_DIRECTORY, Make::Directory(0o755))?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let name = path.file_name().unwrap_or_default();
+        match nix::fcntl::openat(&directory, name, flags, Mode::from_bits_truncate(0o644)) {
+            Ok(_) | Err(Errno::EEXIST) => Ok(()),
+            Err(errno) => Err(errno).doing(|| format!("make {} below {}", path.display(), self.path.display())),
+        }
     }
 
     /// Puts a copy of a host file in the place of whatever file or symlink is there: `cp --remove-destination`. The
@@ -224,6 +237,15 @@ mod tests {
         symlink("/real", dir.path().join("root/etc")).unwrap();
         root.prepare(&[Preparation::EmptyFile { path: "/etc/os-release".into() }]).unwrap();
         assert!(dir.path().join("root/real/os-release").is_file());
+    }
+
+    #[test]
+    fn a_dangling_link_stays_where_a_file_was_to_be_made() {
+        let (dir, root) = root();
+        fs::create_dir(dir.path().join("root/etc")).unwrap();
+        symlink("/etc/static/os-release", dir.path().join("root/etc/os-release")).unwrap();
+        root.prepare(&[Preparation::EmptyFile { path: "/etc/os-release".into() }]).unwrap();
+        assert!(dir.path().join("root/etc/os-release").is_symlink());
     }
 
     #[test]

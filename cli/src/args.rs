@@ -85,6 +85,9 @@ pub struct BootArgs {
     /// What the container's console is connected to.
     #[command(flatten)]
     pub console: ConsoleArg,
+    /// How `start` calls `boot`: in a session of its own, which restarts the container when it reboots.
+    #[arg(long, hide = true)]
+    pub background: bool,
 }
 
 /// Who translates the container's addresses.

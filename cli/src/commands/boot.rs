@@ -19,13 +19,33 @@ const GRACE: Duration = Duration::from_secs(90);
 
 pub(super) fn boot(args: &BootArgs, paths: &HostPaths, out: &Output) -> Result {
     let console = args.console.console.unwrap_or(if terminal() { Console::Interactive } else { Console::ReadOnly });
-    foreground(paths, out, || ops::boot_request(&args.name, args.nat.nat.clone(), console, paths))
+    if args.background {
+        // Away from the terminal of whoever said `start`. Fails only for a leader, who is away already.
+        let _ = nix::unistd::setsid();
+    }
+    let manner = Manner { restart: args.background || !in_unit(), talkative: true };
+    foreground(manner, paths, out, || ops::boot_request(&args.name, args.nat.nat.clone(), console, paths))
 }
 
 /// A command's output goes where ours goes; a terminal gets a pty, so that job control works inside.
 pub(super) fn run(args: &RunArgs, paths: &HostPaths, out: &Output) -> Result {
     let console = if terminal() { Console::Interactive } else { Console::Pipe };
-    foreground(paths, out, || ops::run_request(args, console))
+    let manner = Manner { restart: !in_unit(), talkative: false };
+    foreground(manner, paths, out, || ops::run_request(args, console))
+}
+
+/// How a container is run.
+#[derive(Debug, Clone, Copy)]
+struct Manner {
+    /// Whether a reboot starts it again; a unit does that itself, on exit code 133.
+    restart: bool,
+    /// Whether warnings and an ordinary end are worth a line, as with nspawn; after `run` of a command they are not.
+    talkative: bool,
+}
+
+/// Whether a service manager started us and will see how we end.
+fn in_unit() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
 }
 
 fn terminal() -> bool {
@@ -35,6 +55,7 @@ fn terminal() -> bool {
 /// Runs the container, again as long as it reboots: the request is made anew each time, because a reboot is how
 /// an update of its configuration takes effect. A unit restarts us instead.
 fn foreground(
+    manner: Manner,
     paths: &HostPaths,
     out: &Output,
     request: impl Fn() -> std::result::Result<Request, Error>,
@@ -51,10 +72,10 @@ fn foreground(
     loop {
         let request = request()?;
         let name = request.container.name.clone();
-        let outcome = once(&request, &attached, notify.as_ref(), paths, out)?;
-        match outcome {
-            Outcome::Rebooted if notify.is_none() => out.note(format_args!("Container {name} is being rebooted.")),
-            outcome => return Ok(ended(&name, outcome, notify.as_ref(), out)),
+        let outcome = once(&request, &attached, notify.as_ref(), manner, paths, out)?;
+        let code = ended(&name, outcome, manner, out);
+        if outcome != Outcome::Rebooted || !manner.restart {
+            return Ok(code);
         }
     }
 }
@@ -63,12 +84,18 @@ fn once(
     request: &Request,
     attached: &Attached<'_>,
     notify: Option<&HostNotify>,
+    manner: Manner,
     paths: &HostPaths,
     out: &Output,
 ) -> std::result::Result<Outcome, Error> {
-    let planned = Planned::new(request, paths)?;
-    planned.notes.iter().for_each(|note| out.info(note));
-    planned.container.warnings.iter().for_each(|warning| out.info(warning));
+    // Planned before anything is asked of systemd, so that whatever is wrong with the request is said first.
+    let mut planned = Planned::new(request, paths)?;
+    if ops::enter_scope(&request.container.name, paths)? {
+        planned = Planned::new(request, paths)?;
+    }
+    for warning in planned.notes.iter().chain(&planned.container.warnings) {
+        if manner.talkative { out.warning(warning) } else { out.info(warning) }
+    }
     let ready_at_once = !planned.container.notify_ready;
     let running = planned.start(paths)?;
     if let Some(notify) = notify {
@@ -78,6 +105,9 @@ fn once(
     }
     let name = running.supervisor().name().to_owned();
     let finished = running.supervise(attached, |event| report(&name, &event, notify, out))?;
+    if let Some(notify) = notify.filter(|_| finished.outcome == Outcome::Rebooted) {
+        notify.send("STATUS=Container is being rebooted.");
+    }
     finished.cleanup.iter().for_each(|error| out.warning(error));
     Ok(finished.outcome)
 }
@@ -107,25 +137,23 @@ fn report(name: &str, event: &Event, notify: Option<&HostNotify>, out: &Output) 
 }
 
 /// The line that nspawn prints (tests of nixpkgs look for it), and the exit code.
-fn ended(name: &str, outcome: Outcome, notify: Option<&HostNotify>, out: &Output) -> u8 {
+fn ended(name: &str, outcome: Outcome, manner: Manner, out: &Output) -> u8 {
+    let ordinary = |line: std::fmt::Arguments<'_>| if manner.talkative { out.note(line) } else { out.info(line) };
     match outcome {
         Outcome::PoweredOff => {
             out.note(format_args!("Container {name} has been shut down."));
             exit::SUCCESS
         }
         Outcome::Rebooted => {
-            if let Some(notify) = notify {
-                notify.send("STATUS=Container is being rebooted.");
-            }
             out.note(format_args!("Container {name} is being rebooted."));
             exit::REBOOT
         }
         Outcome::Exited(0) => {
-            out.info(format_args!("Container {name} exited successfully."));
+            ordinary(format_args!("Container {name} exited successfully."));
             exit::SUCCESS
         }
         Outcome::Exited(status) => {
-            out.info(format_args!("Container {name} failed with error code {status}."));
+            ordinary(format_args!("Container {name} failed with error code {status}."));
             exit::of_pid1(u8::try_from(status).unwrap_or(exit::FAILURE))
         }
         Outcome::Killed(signal) => {

@@ -3,7 +3,6 @@
 use std::fs::{self, OpenOptions};
 use std::io::Read;
 use std::os::unix::net::UnixDatagram;
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -62,15 +61,13 @@ fn background(
         .arg(&global.host_root)
         .arg("--nat")
         .arg(args.nat.nat.to_string())
-        .arg("--console=read-only")
+        .args(["--console=read-only", "--background"])
         .arg("--")
         .arg(&args.name)
         .env("NOTIFY_SOCKET", socket)
-        .env("NIXRUN_BACKGROUND", "1")
         .stdin(Stdio::null())
         .stdout(file)
         .stderr(copy)
-        .process_group(0)
         .spawn()
         .map_err(|error| Error::Other(format!("cannot start nixrun in the background: {error}")))?;
     Ok((child, log))

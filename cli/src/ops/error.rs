@@ -27,6 +27,9 @@ pub enum Error {
     /// From the options of `run`.
     #[error(transparent)]
     Run(#[from] crate::nspawn_run::RunError),
+    /// From asking systemd for a scope.
+    #[error(transparent)]
+    Scope(#[from] crate::dbus::ScopeError),
     /// What the operations here find themselves.
     #[error("{0}")]
     Other(String),

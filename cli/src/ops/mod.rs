@@ -7,6 +7,7 @@ mod exec;
 mod launch;
 mod reclaim;
 mod request;
+mod scope;
 mod show;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub use exec::{ExecRequest, exec};
 pub use launch::{Finished, Planned, Request, Running};
 pub use reclaim::{Reclaimed, reclaim};
 pub use request::{boot_request, run_request};
+pub use scope::enter_scope;
 pub use show::{Listed, Phase, list, status};
 
 /// Where netsetup finds its files on this host.

@@ -13,6 +13,9 @@ use crate::sys::bpf;
 /// How long the kernel may take to end the processes of a killed group.
 const KILL_TIME: Duration = Duration::from_secs(10);
 
+/// How often to make a group's parents again.
+const MAKE_TRIES: u32 = 100;
+
 /// The control groups of one container. Dropping it kills what is left inside and removes what was made.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -141,12 +144,22 @@ fn remove_tree(group: &Path) -> io::Result<()> {
 }
 
 fn make(group: &Path) -> Result<(), Error> {
-    let doing = || format!("make the control group {}", group.display());
-    match fs::create_dir(group) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(group).doing(doing),
-        // Left by a supervisor that was killed, or by a reboot of the container: it is ours.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        result => result.doing(doing),
+    let mut tries = 0;
+    loop {
+        let error = match fs::create_dir(group) {
+            Ok(()) => return Ok(()),
+            // Left by a supervisor that was killed, or by a reboot of the container: it is ours.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            Err(error) => error,
+        };
+        // Another container's end may remove the common parent just when we have made it.
+        tries += 1;
+        if error.kind() != io::ErrorKind::NotFound || tries > MAKE_TRIES {
+            return Err(error).doing(|| format!("make the control group {}", group.display()));
+        }
+        if let Some(parent) = group.parent() {
+            let _ = fs::create_dir_all(parent);
+        }
     }
 }
 

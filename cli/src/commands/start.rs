@@ -18,6 +18,9 @@ use crate::exit;
 const LOOK: Duration = Duration::from_millis(50);
 
 pub(super) fn start(args: &StartArgs, global: &Global, paths: &HostPaths, out: &Output) -> Result {
+    if let Some(error) = ops::already_running(&args.name, paths) {
+        return Err(error);
+    }
     // Whatever is wrong with the configuration is said here, not in a log.
     let request = ops::boot_request(&args.name, args.nat.nat.clone(), Console::ReadOnly, paths)?;
     Planned::new(&request, paths)?;
@@ -33,6 +36,7 @@ pub(super) fn start(args: &StartArgs, global: &Global, paths: &HostPaths, out: &
         result
     });
     let _ = fs::remove_file(&socket_path);
+    let _ = fs::remove_dir(&directory);
     result.map(|()| exit::SUCCESS)
 }
 

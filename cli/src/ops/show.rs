@@ -80,6 +80,15 @@ pub fn status(name: &str, paths: &HostPaths) -> Result<Listed> {
     }
 }
 
+/// Why a container cannot be started, if the reason is that it runs.
+#[must_use]
+pub fn already_running(name: &str, paths: &HostPaths) -> Option<Error> {
+    let found = instance::find(paths, name).filter(|found| found.alive)?;
+    let by = found.state.map(|state| format!(", supervised by process {}", state.supervisor.pid));
+    let by = by.unwrap_or_default();
+    Some(Error::Other(format!("container {name} is running already{by}; stop it with `nixrun stop {name}`")))
+}
+
 /// Why a command needs a running container and this one is not.
 pub(super) fn not_running(name: &str, paths: &HostPaths) -> Error {
     match status(name, paths) {

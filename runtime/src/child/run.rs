@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::ffi::CStr;
 use std::os::fd::RawFd;
-use std::ptr;
 
 use super::report::Report;
 use super::script::{Op, Script, Target};
@@ -14,6 +13,9 @@ use crate::sys::mount::{
 };
 
 type Done = Result<(), Failure>;
+
+/// `TIOCSCTTY` (asm-generic/ioctls.h), whose type differs between libcs.
+const TIOCSCTTY: u64 = 0x540e;
 
 /// Exit status of a child that could not execute its program; the parent goes by the report, not by this.
 const FAILED: i32 = 127;
@@ -160,7 +162,7 @@ fn inroot_open(script: &Script, path: super::script::Str) -> Result<RawFd, Failu
 }
 
 fn controlling_terminal(fd: RawFd) -> Done {
-    call(libc::SYS_ioctl, [fd as u64, libc::TIOCSCTTY as u64, 0, 0, 0])?;
+    call(libc::SYS_ioctl, [fd as u64, TIOCSCTTY, 0, 0, 0])?;
     for standard in 0..3u64 {
         call(libc::SYS_dup3, [fd as u64, standard, 0, 0, 0])?;
     }
@@ -180,21 +182,22 @@ fn wait_for_go(channel: RawFd) -> Done {
     }
 }
 
+/// By the raw calls: libc refuses to touch the signals that it keeps for itself, and those may be ignored, too, by
+/// whoever started us.
 fn default_signals() -> Done {
-    // SAFETY: sigaction is plain data for which all zeroes is a valid value: SIG_DFL with an empty mask.
-    let default: libc::sigaction = unsafe { std::mem::zeroed() };
+    // The kernel's `struct sigaction`, all zeroes: SIG_DFL, no flags, nothing blocked. Its size differs between
+    // architectures; none is longer than this.
+    let default = [0u64; 4];
+    // The size of the kernel's sigset_t, which the calls want to hear.
+    let size = 8u64;
     for signal in 1..=64 {
-        // SAFETY: the kernel reads one live sigaction. libc refuses its own internal signals and SIGKILL and
-        // SIGSTOP with EINVAL, which have no disposition to reset.
-        unsafe { libc::sigaction(signal, &raw const default, ptr::null_mut()) };
+        // EINVAL: SIGKILL and SIGSTOP have no disposition to reset.
+        let arguments = [signal, default.as_ptr() as u64, 0, size, 0];
+        ignore(call(libc::SYS_rt_sigaction, arguments), &[libc::EINVAL])?;
     }
-    // SAFETY: sigset_t is plain data; sigemptyset initialises it before sigprocmask reads it.
-    unsafe {
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
-    }
-    Ok(())
+    let none = 0u64;
+    let arguments = [libc::SIG_SETMASK as u64, (&raw const none) as u64, 0, size, 0];
+    call(libc::SYS_rt_sigprocmask, arguments)
 }
 
 /// Installs the filter without NO_NEW_PRIVS, which CAP_SYS_ADMIN permits: with it, sudo and every setuid wrapper

@@ -177,5 +177,5 @@ fn check_payload(payload: &Payload) -> Result<(), Error> {
     Ok(())
 }
 
-
-
+#[cfg(test)]
+mod tests;

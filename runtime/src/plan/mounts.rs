@@ -33,6 +33,24 @@ impl Attributes {
     const API_RO: Attributes = Attributes { read_only: true, ..Self::API };
     const TMP: Attributes = Attributes { no_suid: true, no_dev: true, strict_atime: true, ..Self::NONE };
 
+    /// Takes an option of mount(8) that is an attribute of the mount and not of its file system.
+    fn apply(&mut self, option: &str) -> bool {
+        match option {
+            "ro" => self.read_only = true,
+            "rw" => self.read_only = false,
+            "nosuid" => self.no_suid = true,
+            "suid" => self.no_suid = false,
+            "nodev" => self.no_dev = true,
+            "dev" => self.no_dev = false,
+            "noexec" => self.no_exec = true,
+            "exec" => self.no_exec = false,
+            "strictatime" => self.strict_atime = true,
+            "relatime" => self.strict_atime = false,
+            _ => return false,
+        }
+        true
+    }
+
     /// `MOUNT_ATTR_*` bits.
     #[must_use]
     pub fn bits(self) -> u64 {
@@ -319,11 +337,12 @@ fn custom(mounts: &mut Vec<MountPlan>, config: &ContainerConfig) -> Result<(), E
                 let source = Source::HostPath { path: source.clone(), recursive: *recursive, make: true };
                 MountPlan { target: target.clone(), source, attributes }
             }
-            Mount::Tmpfs { target, options } => MountPlan {
-                target: target.clone(),
-                source: tmpfs(options, vec![]),
-                attributes: Attributes { no_dev: true, strict_atime: true, ..Attributes::NONE },
-            },
+            Mount::Tmpfs { target, options } => {
+                // nspawn's, which options can add to.
+                let mut attributes = Attributes { no_dev: true, strict_atime: true, ..Attributes::NONE };
+                let options: Vec<&str> = options.split(',').filter(|option| !attributes.apply(option)).collect();
+                MountPlan { target: target.clone(), source: tmpfs(&options.join(","), vec![]), attributes }
+            }
         });
     }
     Ok(())

@@ -185,18 +185,14 @@ impl Supervisor {
         let mut stop = Stop::new(self.stop_signal, attached.grace);
         loop {
             let ready = self.poll(attached, &forward, stop.timeout())?;
-            if ready.signal {
-                if let Some(signals) = attached.signals {
-                    self.take_signals(signals, &mut stop, &forward);
-                }
+            if let Some(signals) = attached.signals.filter(|_| ready.signal) {
+                self.take_signals(signals, &mut stop, &forward);
             }
             if ready.stop && self.stopper.0.read().is_ok() {
                 stop.request();
             }
-            if ready.notify {
-                if let Some(socket) = &self.notify {
-                    notify::receive(socket, self.launched.pid(), &mut on_event);
-                }
+            if let Some(socket) = self.notify.as_ref().filter(|_| ready.notify) {
+                notify::receive(socket, self.launched.pid(), &mut on_event);
             }
             forward.transfer();
             if forward.escaped() {

@@ -12,7 +12,6 @@ pub mod mount;
 pub mod probe;
 pub mod process;
 pub mod pty;
-pub mod signal;
 
 pub use error::SyscallError;
 

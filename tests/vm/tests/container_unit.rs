@@ -101,12 +101,13 @@ fn starts_and_is_ready_with_its_cgroups_below_the_unit() {
     let leader = leader();
     assert_eq!(sh(&format!("cat /proc/{leader}/comm")), "systemd");
     assert_eq!(sh(&format!("cat /proc/{leader}/cgroup")), format!("0::{group}/payload/init.scope"));
-    // The container sees itself at the root, with the controllers to share out among its services.
+    // The container sees itself at the root, with all that the unit has to share out among its services ...
     assert_eq!(inside("cat /proc/1/cgroup"), "0::/init.scope");
-    let controllers = inside("cat /sys/fs/cgroup/cgroup.subtree_control");
-    for wanted in ["cpu", "memory", "pids"] {
-        assert!(controllers.split(' ').any(|found| found == wanted), "{wanted} in {controllers:?}");
-    }
+    let given = sh(&format!("cat {}/cgroup.controllers", cgroup()));
+    assert!(given.contains("memory") && given.contains("cpu"), "{given}");
+    assert_eq!(inside("cat /sys/fs/cgroup/cgroup.controllers"), given);
+    // ... and its systemd does so with those it accounts for by default.
+    assert_eq!(inside("cat /sys/fs/cgroup/cgroup.subtree_control"), "memory pids");
     assert!(sh(PAGE).contains("base release 1"), "{}", sh(PAGE));
 }
 

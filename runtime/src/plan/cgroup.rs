@@ -44,12 +44,15 @@ pub(super) fn plan(config: &ContainerConfig, host: &HostFacts) -> Result<CgroupP
         .hint("mount one with `mount -t cgroup2 none /sys/fs/cgroup`, or on /sys/fs/cgroup/unified"));
     };
     if let Some(unit) = &facts.delegated {
+        // A service says what its devices are (NixOS: `allowedDevices`). A scope is one that was asked for a shell's
+        // container, and says nothing.
+        let service = unit.extension().is_some_and(|kind| kind == "service");
         return Ok(CgroupPlan {
             payload: unit.join("payload"),
             supervisor: Some(unit.join("supervisor")),
             unit: unit.clone(),
             make_unit: false,
-            devices: DevicePolicy::Unit,
+            devices: if service { DevicePolicy::Unit } else { DevicePolicy::Filter },
         });
     }
     let unit = facts.own.join("nixrun").join(&config.name);

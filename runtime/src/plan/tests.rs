@@ -167,6 +167,8 @@ fn a_delegated_unit_is_split_and_a_shell_gets_a_group_of_its_own() {
     assert_eq!(delegated.payload, unit.join("payload"));
     assert_eq!(delegated.supervisor, Some(unit.join("supervisor")));
     assert_eq!((delegated.make_unit, delegated.devices), (false, DevicePolicy::Unit));
+    facts.cgroup.as_mut().unwrap().delegated = Some("/sys/fs/cgroup/machine.slice/machine-web.scope".into());
+    assert_eq!(plan(&facts).devices, DevicePolicy::Filter);
     facts.cgroup = None;
     let error = Plan::new(&config(), &facts).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);

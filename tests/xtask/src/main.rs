@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
+mod bench;
 mod fixture_command;
 mod vm;
 
@@ -19,6 +20,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measures nixrun beside systemd-nspawn, bwrap, crun, runc and the kernel alone
+    Bench(bench::Args),
     /// Builds a sample container's system, and a directory that stands for its host
     Fixture(fixture_command::Args),
     /// Builds virtual machines, and runs tests in them
@@ -30,6 +33,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Bench(args) => bench::run(&args),
         Command::Fixture(args) => fixture_command::run(&args),
         Command::Vm(args) => vm::run(&args),
     };

@@ -35,7 +35,7 @@ enum Action {
 /// The container that the tests boot, in both its releases.
 const CONTAINER: fixture::Kind = fixture::Kind::Base;
 
-const NIXRUN_TARGET: &str = "x86_64-unknown-linux-musl";
+pub(crate) const NIXRUN_TARGET: &str = "x86_64-unknown-linux-musl";
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     fixture::require(vm::image::HOST_PROGRAMS)?;
@@ -99,7 +99,7 @@ fn build_nixrun() -> Result<Vec<PathBuf>> {
 }
 
 /// Installs Rust's standard library for `target` where rustup has not, after saying so.
-fn require_rust_target(target: &str) -> Result<()> {
+pub(crate) fn require_rust_target(target: &str) -> Result<()> {
     let directory = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output()?;
     if Path::new(String::from_utf8_lossy(&directory.stdout).trim()).is_dir() {
         return Ok(());
@@ -114,7 +114,7 @@ fn require_rust_target(target: &str) -> Result<()> {
 
 /// The executables of this kind that a cargo command makes, with their targets' names. Cargo's messages for
 /// people go to standard error as always.
-fn build(arguments: &[&str], kind: &str) -> Result<Vec<(String, PathBuf)>> {
+pub(crate) fn build(arguments: &[&str], kind: &str) -> Result<Vec<(String, PathBuf)>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(arguments).args(["--quiet", "--message-format=json-render-diagnostics"]);

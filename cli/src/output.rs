@@ -92,6 +92,11 @@ pub fn usage(message: &clap::Error) -> u8 {
             Err(_) => exit::FAILURE,
         };
     }
+    if message.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // Help, only not asked for.
+        let _ = io::stderr().lock().write_all(text.as_bytes());
+        return exit::USAGE;
+    }
     to_stderr(&text.strip_prefix("error: ").unwrap_or(&text).trim_end());
     exit::USAGE
 }

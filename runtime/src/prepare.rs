@@ -12,7 +12,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use crate::child::script::{Image, Script};
-use crate::error::{Doing, Error};
+use crate::error::{Doing, Error, ErrorKind};
 use crate::host::c_path;
 use crate::plan::{MountPlan, Plan, Source};
 use crate::rootfs::{self, Root};
@@ -93,7 +93,12 @@ impl Prepared {
                 Some(tree)
             }
             Source::HostPath { path, recursive, .. } => {
-                let tree = open_tree_clone(cwd(), &c_path(path)?, *recursive).doing(doing)?;
+                let tree = match open_tree_clone(cwd(), &c_path(path)?, *recursive) {
+                    Err(error) if error.errno() == nix::errno::Errno::ENOENT => {
+                        return Err(missing_source(path, &mount.target));
+                    }
+                    result => result.doing(doing)?,
+                };
                 propagate(tree.as_fd(), libc::MS_SLAVE, mount.attributes.bits()).doing(doing)?;
                 Some(tree)
             }
@@ -144,6 +149,13 @@ impl Prepared {
         }
         image(&self.plan.argv, &env)
     }
+}
+
+fn missing_source(path: &Path, target: &Path) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("cannot mount {} on {} in the container: it does not exist", path.display(), target.display()),
+    )
 }
 
 /// Builds what execve takes. A program without a slash is looked up in the environment's `PATH`.

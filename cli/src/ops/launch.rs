@@ -85,10 +85,9 @@ fn start_claimed(
 ) -> Result<(Supervisor, Option<Applied>, State)> {
     let Planned { container, network, .. } = planned;
     instance.journal(&records(&container, network.as_ref()))?;
-    let cgroup = Cgroup::create(&container.cgroup)?;
     let prepared = Prepared::new(container)?;
-    let group = cgroup.path().to_path_buf();
-    let mut state = state(&prepared, group, network.as_ref())?;
+    let mut state = state(&prepared, network.as_ref())?;
+    let cgroup = Cgroup::create(&prepared.plan().cgroup)?;
     // The container makes its mounts while we make its network.
     let paused = prepared.launch(cgroup)?;
     let applied = match &network {
@@ -111,13 +110,13 @@ fn records(container: &Plan, network: Option<&NetworkPlan>) -> Vec<Record> {
     records
 }
 
-fn state(prepared: &Prepared, cgroup: std::path::PathBuf, network: Option<&NetworkPlan>) -> Result<State> {
+fn state(prepared: &Prepared, network: Option<&NetworkPlan>) -> Result<State> {
     let plan = prepared.plan();
     let ours = process(std::process::id() as libc::pid_t)?;
     Ok(State {
         name: plan.name.clone(),
         root: plan.rootfs.clone(),
-        cgroup,
+        cgroup: plan.cgroup.payload.clone(),
         supervisor: ours,
         leader: ours,
         uuid: runtime::rootfs::format_uuid(prepared.uuid()),

@@ -2,9 +2,9 @@
 //! requests is one.
 
 use std::os::fd::BorrowedFd;
-use std::thread;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use nix::errno::Errno;
 
 use crate::check::{holder_of, is_ours};
@@ -43,36 +43,37 @@ pub struct Applied {
 /// When the kernel refuses anything; when an address, a port or a link's name was taken since the plan was made.
 /// Nothing remains then.
 pub fn apply(plan: &NetworkPlan, paths: &NetPaths, netns: BorrowedFd<'_>) -> Result<Applied> {
-    thread::scope(|scope| {
-        // The thread starts while we work on the host's side.
-        let inside = netns::start_inside(scope, netns, Socket::<Route>::open)?;
-        let mut applied = Applied {
-            paths: paths.clone(),
-            container: plan.container.clone(),
-            registration: None,
-            link: None,
-            armed: true,
-        };
-        if plan.registers() {
-            let registration = Registration::of(plan);
-            Shared::lock(paths)?.enter(&registration)?;
-            applied.registration = Some(registration);
-        }
-        let Some(veth) = &plan.veth else {
-            inside.join()?.transact(loopback_up(), |_| {})?;
-            return Ok(applied);
-        };
-        let mut host = Socket::<Route>::open()?;
-        let (host_index, container_index) = create_pair(&mut host, plan, veth, netns)?;
-        applied.link = Some(veth.host.name.clone());
-        // The container's end comes up first: routes through a link without carrier would be marked dead.
-        inside.join()?.transact(container_batch(&veth.container, container_index), |_| {})?;
-        if veth.host.bridge.is_none() {
-            Sysctls(&paths.proc_sys).ignore_router_advertisements(&veth.host.name)?;
-        }
-        host.transact(host_batch(&veth.host, host_index), |_| {})?;
-        Ok(applied)
-    })
+    let mut inside = netns::open_inside::<Route>(netns)?;
+    let mut applied = Applied {
+        paths: paths.clone(),
+        container: plan.container.clone(),
+        registration: None,
+        link: None,
+        armed: true,
+    };
+    // The nftables elements name links and addresses, which need not be there. So a conflict shows before the
+    // slow part, and the guard stands before the link that it guards.
+    if plan.registers() {
+        let registration = Registration::of(plan);
+        Shared::enter(paths, &registration)?;
+        applied.registration = Some(registration);
+    }
+    let Some(veth) = &plan.veth else {
+        inside.transact(loopback_up(), |_| {})?;
+        return Ok(applied);
+    };
+    let mut host = Socket::<Route>::open()?;
+    let (host_index, container_index) = create_pair(&mut host, plan, veth, netns)?;
+    applied.link = Some(veth.host.name.clone());
+    if veth.host.bridge.is_none() {
+        Sysctls(&paths.proc_sys).ignore_router_advertisements(&veth.host.name)?;
+    }
+    // There is no carrier until the container's end comes up: the kernel has not made link-local addresses of its
+    // own yet. Routes come after it: those through a link without carrier would be marked dead.
+    host.transact(host_batch(&veth.host, host_index), |_| {})?;
+    inside.transact(container_batch(&veth.container, container_index), |_| {})?;
+    host.transact(route_batch(&veth.host, host_index), |_| {})?;
+    Ok(applied)
 }
 
 /// The requests of [`apply`], encoded and not sent: for benches.
@@ -83,6 +84,7 @@ pub fn encode(plan: &NetworkPlan, netns: BorrowedFd<'_>) -> Vec<u8> {
         bytes.extend_from_slice(pair_batch(veth, netns).bytes());
         bytes.extend_from_slice(container_batch(&veth.container, 2).bytes());
         bytes.extend_from_slice(host_batch(&veth.host, 3).bytes());
+        bytes.extend_from_slice(route_batch(&veth.host, 3).bytes());
     }
     bytes
 }
@@ -176,10 +178,11 @@ fn loopback_up() -> Batch {
 
 fn container_batch(container: &ContainerEnd, index: u32) -> Batch {
     let mut batch = loopback_up();
-    link::up(&mut batch, index, &container.name);
-    for address in &container.addresses {
-        addr::add(&mut batch, index, &container.name, *address);
+    // Before the link is up, or the kernel would make the same link-local address, and test it.
+    for address in container.addresses.iter().copied().chain(container.link_local.map(IpNet::from)) {
+        addr::add(&mut batch, index, &container.name, address);
     }
+    link::up(&mut batch, index, &container.name);
     for gateway in &container.gateways {
         route::add_host(&mut batch, index, &container.name, *gateway);
         route::add_default(&mut batch, index, &container.name, *gateway);
@@ -193,11 +196,59 @@ fn host_batch(host: &HostEnd, index: u32) -> Batch {
     if let Some(altname) = &host.altname {
         link::add_altname(&mut batch, index, altname);
     }
-    for address in &host.addresses {
-        addr::add(&mut batch, index, &host.name, *address);
+    for address in host.addresses.iter().copied().chain(host.link_local.map(IpNet::from)) {
+        addr::add(&mut batch, index, &host.name, address);
     }
+    batch
+}
+
+fn route_batch(host: &HostEnd, index: u32) -> Batch {
+    let mut batch = Batch::new();
     for to in &host.routes {
         route::add_host(&mut batch, index, &host.name, *to);
     }
     batch
+}
+
+#[cfg(test)]
+#[cfg(target_endian = "little")]
+mod tests {
+    use super::*;
+    use crate::fixture::bytes;
+    use crate::plan::Mac;
+
+    #[test]
+    fn container_end_is_one_batch() {
+        let end = ContainerEnd {
+            name: "eth0".into(),
+            mac: Mac([2; 6]),
+            link_local: Some("fe80::2/64".parse().unwrap()),
+            addresses: vec!["10.233.1.2/32".parse().unwrap()],
+            gateways: vec!["10.233.1.1".parse().unwrap()],
+        };
+        let expected = bytes(
+            "20000000 1300 0100 00000000 00000000         # length 32, RTM_SETLINK, REQUEST, sequence 0
+             00 00 0000 01000000 01000000 01000000        # ifinfomsg: index 1 (lo), flags UP, change UP
+             28000000 1400 0106 01000000 00000000         # length 40, RTM_NEWADDR, REQUEST|CREATE|EXCL, sequence 1
+             02 20 00 00 02000000                         # ifaddrmsg: AF_INET, /32, no flags, universe, index 2
+             0800 0200 0ae90102                           # IFA_LOCAL
+             0800 0100 0ae90102                           # IFA_ADDRESS
+             48000000 1400 0106 02000000 00000000         # length 72, RTM_NEWADDR, sequence 2
+             0a 40 02 00 02000000                         # AF_INET6, /64, NODAD, universe, index 2
+             1400 0200 fe800000000000000000000000000002   # IFA_LOCAL
+             1400 0100 fe800000000000000000000000000002   # IFA_ADDRESS
+             0800 0800 02000000                           # IFA_FLAGS NODAD
+             20000000 1300 0100 03000000 00000000         # RTM_SETLINK, sequence 3
+             00 00 0000 02000000 01000000 01000000        # index 2 (eth0), UP
+             2c000000 1800 0106 04000000 00000000         # length 44, RTM_NEWROUTE, sequence 4
+             02 20 00 00 fe 03 fd 01 00000000             # rtmsg: AF_INET, /32, main, boot, scope link, unicast
+             0800 0100 0ae90101                           # RTA_DST
+             0800 0400 02000000                           # RTA_OIF
+             2c000000 1800 0106 05000000 00000000         # length 44, RTM_NEWROUTE, sequence 5
+             02 00 00 00 fe 03 00 01 00000000             # AF_INET, /0, main, boot, scope universe, unicast
+             0800 0500 0ae90101                           # RTA_GATEWAY
+             0800 0400 02000000                           # RTA_OIF",
+        );
+        assert_eq!(container_batch(&end, 2).bytes(), expected);
+    }
 }

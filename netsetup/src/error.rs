@@ -271,6 +271,11 @@ impl Errors {
         step.map_err(|error| self.0.push(error)).ok()
     }
 
+    /// Whether no step has failed so far.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Takes over the errors of another clean-up.
     pub(crate) fn extend(&mut self, others: Errors) {
         self.0.extend(others.0);

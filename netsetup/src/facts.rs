@@ -52,7 +52,7 @@ pub struct NetFacts {
     pub addresses: Vec<AddressFact>,
     /// Who has the ports asked for.
     pub ports: Vec<PortFact>,
-    /// Settings that must change for this container.
+    /// Settings that must change for this container; left empty by [`NetFacts::probe`].
     pub sysctls: Vec<SysctlChange>,
 }
 
@@ -116,8 +116,18 @@ impl NetFacts {
             way_out,
             addresses: addresses(paths, &mut route, veth)?,
             ports: ports(paths, config)?,
-            sysctls: sysctls(paths, config)?,
+            sysctls: Vec::new(),
         })
+    }
+
+    /// Adds the settings that must change, for a plan that is going to be read. A plan that is going to be applied
+    /// does without: they are looked at then, under the lock, and looking takes longer than the rest together.
+    ///
+    /// # Errors
+    /// When /proc/sys cannot be read.
+    pub fn probe_sysctls(mut self, paths: &NetPaths, config: &NetworkConfig) -> Result<NetFacts> {
+        self.sysctls = sysctls(paths, config)?;
+        Ok(self)
     }
 }
 

@@ -11,8 +11,11 @@ mod apply;
 mod check;
 mod config;
 mod diag;
+mod display;
 mod error;
 mod facts;
+#[cfg(test)]
+mod fixture;
 pub mod names;
 mod netns;
 mod nft;

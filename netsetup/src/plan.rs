@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::check;
@@ -30,6 +30,15 @@ pub(crate) const ALIAS_PREFIX: &str = "nixrun:";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mac(pub [u8; 6]);
 
+impl Mac {
+    /// The link-local IPv6 address that derives from it (RFC 4291, appendix A).
+    fn link_local(self) -> Ipv6Net {
+        let [a, b, c, d, e, f] = self.0;
+        let address = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+        Ipv6Net::new_assert(address.into(), 64)
+    }
+}
+
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;
@@ -54,8 +63,8 @@ pub struct NetworkPlan {
     pub nat: NatPlan,
     /// Families that the host must forward.
     pub forwarding: Families,
-    /// Host settings that are off and will be turned on for as long as any container needs them. They are looked
-    /// at again when the plan is applied.
+    /// Host settings that are off and will be turned on for as long as any container needs them, as far as
+    /// [`NetFacts::probe_sysctls`] asked. [`crate::apply`] looks for itself.
     pub sysctls: Vec<SysctlChange>,
     /// What is added to the nftables table that all containers share.
     pub elements: Vec<Element>,
@@ -94,6 +103,9 @@ pub struct HostEnd {
     pub alias: String,
     /// The bridge that takes it.
     pub bridge: Option<BridgePort>,
+    /// Its link-local address, where it speaks IPv6: the one the kernel would choose, and then test for a second
+    /// or two, in which it forwards no packet to the container, since it has no address to look for it with.
+    pub link_local: Option<Ipv6Net>,
     /// Addresses; none with a bridge.
     pub addresses: Vec<IpNet>,
     /// Addresses of the container that the host reaches through this link; none with a bridge.
@@ -120,6 +132,8 @@ pub struct ContainerEnd {
     pub name: String,
     /// MAC address.
     pub mac: Mac,
+    /// Its link-local address, where it speaks IPv6; see [`HostEnd::link_local`].
+    pub link_local: Option<Ipv6Net>,
     /// Addresses with their prefixes.
     pub addresses: Vec<IpNet>,
     /// Gateways: each gets a route of its own through the link, and a default route through it.
@@ -217,13 +231,16 @@ impl VethPlan {
         let HostLinkName { name, altname } = names::host_link_name(&config.container, bridged);
         let masquerade = nat(config) == NatPlan::Private;
         let bridge = facts.bridge.as_ref().filter(|_| bridged);
+        let speaks_ipv6 = veth.host_address6.is_some() || veth.local_address6.is_some();
+        let mac = Mac(names::host_mac(&config.container, facts.machine_id));
         let host = HostEnd {
             name,
             altname,
-            mac: Mac(names::host_mac(&config.container, facts.machine_id)),
+            mac,
             group: if masquerade { GROUP_MASQUERADE } else { GROUP },
             alias: format!("{ALIAS_PREFIX}{}", config.container),
             bridge: bridge.map(|bridge| BridgePort { name: bridge.name.clone(), index: bridge.index }),
+            link_local: (speaks_ipv6 && !bridged).then(|| mac.link_local()),
             addresses: if bridged { Vec::new() } else { veth.host_addresses().map(IpNet::from).collect() },
             routes: if bridged { Vec::new() } else { veth.local_addresses().map(|net| net.addr()).collect() },
             route_localnet: !bridged && config.forwards.iter().any(|forward| hears_loopback(config, forward)),
@@ -234,6 +251,7 @@ impl VethPlan {
         let container = ContainerEnd {
             name: veth.container_link.clone(),
             mac: Mac(mac),
+            link_local: speaks_ipv6.then(|| Mac(mac).link_local()),
             addresses: veth.local_addresses().collect(),
             gateways: veth.host_addresses().collect(),
         };

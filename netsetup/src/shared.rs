@@ -149,7 +149,7 @@ impl<'a> Shared<'a> {
         loop {
             let lock = match open_lock(&directory) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    make_directories(&directory)?;
+                    make_directory(&directory)?;
                     continue;
                 }
                 opened => opened.map_err(Error::io(format!("open {}/lock", directory.display())))?,
@@ -158,9 +158,14 @@ impl<'a> Shared<'a> {
                 .map_err(|(_, errno)| Error::sys(format!("lock {}/lock", directory.display()))(errno))?;
             // The last one out removes the directory: a lock on a file that is gone protects nothing.
             let same = fs::metadata(directory.join("lock")).ok().zip(lock.metadata().ok());
-            if same.is_some_and(|(path, file)| path.ino() == file.ino() && path.dev() == file.dev()) {
-                return Ok(Shared { paths, directory, _lock: lock });
+            if !same.is_some_and(|(path, file)| path.ino() == file.ino() && path.dev() == file.dev()) {
+                continue;
             }
+            if !directory.join("claims").exists() {
+                make_directory(&directory.join("users"))?;
+                make_directory(&directory.join("claims"))?;
+            }
+            return Ok(Shared { paths, directory, _lock: lock });
         }
     }
 
@@ -171,25 +176,28 @@ impl<'a> Shared<'a> {
 
     /// Registers a container: its file, its claims, the host's settings, the table, its elements. When any of it
     /// fails, none of it remains.
-    pub(crate) fn enter(&self, registration: &Registration) -> Result<()> {
+    pub(crate) fn enter(paths: &'a NetPaths, registration: &Registration) -> Result<()> {
+        let mut shared = Shared::lock(paths)?;
         // Left by an instance that crashed: the caller's own lock says that none runs.
-        if let Some(stale) = self.registration(&registration.container)? {
-            self.leave(&stale).map_err(first_of)?;
+        while let Some(stale) = shared.registration(&registration.container)? {
+            shared.leave(&stale).map_err(first_of)?;
+            shared = Shared::lock(paths)?;
         }
-        self.write_json(&self.user(&registration.container), registration)?;
-        let entered = self.claim(registration).and_then(|()| self.set_up(registration));
+        shared.write_json(&shared.user(&registration.container), registration)?;
+        let entered = shared.claim(registration).and_then(|()| shared.set_up(registration));
         if entered.is_err() {
             // The error that stopped it says more than those of undoing it.
-            let _ = self.leave(registration);
+            let _ = shared.leave(registration);
         }
         entered
     }
 
-    /// Undoes [`Shared::enter`], in whatever state it is; the last container takes table and settings along.
-    pub(crate) fn leave(&self, registration: &Registration) -> std::result::Result<(), Errors> {
+    /// Undoes [`Shared::enter`], in whatever state it is; the last container takes table, settings and the lock
+    /// itself along. Its file goes last: until then the next attempt knows what to do.
+    pub(crate) fn leave(self, registration: &Registration) -> std::result::Result<(), Errors> {
         let mut errors = Errors::default();
-        errors.note(remove_file(&self.user(&registration.container)));
-        let last = errors.note(self.users()).is_some_and(|users| users.is_empty());
+        let own = &registration.container;
+        let last = errors.note(self.users()).is_some_and(|users| users.iter().all(|user| user == own));
         let state = errors.note(self.state()).flatten();
         if last {
             self.tear_down(state.unwrap_or_default(), &mut errors);
@@ -197,11 +205,14 @@ impl<'a> Shared<'a> {
             errors.note(self.remove_elements(registration));
         }
         for claim in registration.claims() {
-            if claim.holder(self.paths).is_some_and(|holder| holder == registration.container) {
+            if claim.holder(self.paths).as_ref() == Some(own) {
                 errors.note(remove_file(&claim.path(self.paths)));
             }
         }
-        if last {
+        if errors.is_empty() {
+            errors.note(remove_file(&self.user(own)));
+        }
+        if last && errors.is_empty() {
             self.remove_directory(&mut errors);
         }
         errors.into_result()
@@ -273,27 +284,26 @@ impl<'a> Shared<'a> {
     /// should be: another layout, flushed by somebody (`nft flush ruleset`), or strange elements in it.
     fn update_table(&self, registration: &Registration, state: &State, replace: bool) -> Result<()> {
         let mut socket = Socket::<Netfilter>::open()?;
-        let in_order = !replace
-            && match registration.elements.as_slice() {
-                [] => nft::table_exists(&mut socket)?,
-                elements => match nft::add_elements(&mut socket, (&registration.container, elements)) {
-                    Err(error)
-                        if matches!(error.errno(), Some(Errno::ENOENT | Errno::EBUSY | Errno::EINVAL)) =>
-                    {
-                        false
-                    }
-                    added => added.map(|()| true)?,
-                },
-            };
-        if in_order {
-            return Ok(());
-        }
+        let updated = match replace {
+            false => add_to_table(&mut socket, registration),
+            true => Ok(false),
+        };
+        let updated = updated.and_then(|in_order| match in_order {
+            true => Ok(()),
+            false => self.replace_table(&mut socket, state),
+        });
+        // Not even this transaction has to delete anything: a container that has just ended did.
+        socket.close_later();
+        updated
+    }
+
+    fn replace_table(&self, socket: &mut Socket<Netfilter>, state: &State) -> Result<()> {
         let users = self.users()?.into_iter().map(|name| self.registration(&name));
         let users: Vec<Registration> = users.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
         let mut owned: Vec<nft::Owned<'_>> =
             users.iter().map(|user| (user.container.as_str(), user.elements.as_slice())).collect();
         owned.push(("bridge", &state.bridges));
-        nft::replace_table(&mut socket, &owned)
+        nft::replace_table(socket, &owned)
     }
 
     fn remove_elements(&self, registration: &Registration) -> Result<()> {
@@ -308,18 +318,18 @@ impl<'a> Shared<'a> {
         if elements.is_empty() {
             return Ok(());
         }
-        nft::remove_elements(&mut Socket::open()?, &elements)
+        nft::remove_elements(&elements)
     }
 
     fn tear_down(&self, state: State, errors: &mut Errors) {
         Sysctls(&self.paths.proc_sys).restore(&state.sysctls, errors);
         if state.layout != 0 {
-            errors.note(Socket::<Netfilter>::open().and_then(|mut socket| nft::delete_table(&mut socket)));
+            errors.note(nft::delete_table());
         }
-        errors.note(remove_file(&self.directory.join("state.json")));
     }
 
-    /// Leaves nothing in the state directory. The lock's file goes last; whoever waits for it notices.
+    /// Leaves nothing in the state directory. The lock's file goes last: who waits for it notices, and makes the
+    /// rest anew, in this directory if it is quicker than we are.
     fn remove_directory(&self, errors: &mut Errors) {
         let path = |name: &str| self.directory.join(name);
         for directory in [path("users"), path("claims")] {
@@ -327,9 +337,15 @@ impl<'a> Shared<'a> {
                 fs::remove_dir_all(&directory).map_err(Error::io(format!("remove {}", directory.display()))),
             );
         }
-        errors.note(remove_file(&path("lock")));
-        let removed = fs::remove_dir(&self.directory);
-        errors.note(removed.map_err(Error::io(format!("remove {}", self.directory.display()))));
+        for file in [path("state.json"), path(".state.json"), path("lock")] {
+            errors.note(remove_file(&file));
+        }
+        match fs::remove_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            removed => {
+                errors.note(removed.map_err(Error::io(format!("remove {}", self.directory.display()))));
+            }
+        }
     }
 
     fn user(&self, container: &str) -> PathBuf {
@@ -364,16 +380,26 @@ impl<'a> Shared<'a> {
     }
 }
 
+/// `false` when the table is not there, or not fit to take the elements.
+fn add_to_table(socket: &mut Socket<Netfilter>, registration: &Registration) -> Result<bool> {
+    if registration.elements.is_empty() {
+        return nft::table_exists(socket);
+    }
+    match nft::add_elements(socket, (&registration.container, &registration.elements)) {
+        Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::EBUSY | Errno::EINVAL)) => {
+            Ok(false)
+        }
+        added => added.map(|()| true),
+    }
+}
+
 fn open_lock(directory: &Path) -> io::Result<File> {
     File::options().create(true).truncate(false).write(true).open(directory.join("lock"))
 }
 
-fn make_directories(directory: &Path) -> Result<()> {
-    for path in [directory.join("users"), directory.join("claims")] {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(&path);
-        made.map_err(Error::io(format!("create {}", path.display())))?;
-    }
-    Ok(())
+fn make_directory(path: &Path) -> Result<()> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
+    made.map_err(Error::io(format!("create {}", path.display())))
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {

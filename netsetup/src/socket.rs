@@ -7,12 +7,14 @@
 use std::borrow::Cow;
 use std::io;
 use std::marker::PhantomData;
+use std::os::fd::AsRawFd;
 
 use netlink_packet_core::{
     Emitable, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator,
 };
 use netlink_sys::SocketAddr;
 use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 
 use crate::error::{Error, KernelError, Result};
 
@@ -265,6 +267,32 @@ impl<F: Family> Socket<F> {
                 Err(error) => return Err(Error::io(format!("read the answer of {}", F::NAME))(error)),
             }
         }
+    }
+}
+
+impl Socket<Netfilter> {
+    /// Closes the socket without waiting for the kernel to free what was deleted through any socket of the
+    /// namespace: closing an nfnetlink socket waits for that, an RCU grace period of about 10 ms (nft_rcv_nl_event
+    /// flushes the destroy work, Linux 6.18), and so does the end of a process that has one open.
+    ///
+    /// The socket goes into the queue of a Unix socket that is in its own queue as well. Nobody can reach either,
+    /// and the kernel's collector of such cycles closes them, in a thread of its own.
+    pub(crate) fn close_later(self) {
+        let queue = || -> nix::Result<()> {
+            let (a, b) = socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC)?;
+            let fds = [self.inner.as_raw_fd(), b.as_raw_fd()];
+            let content = [io::IoSlice::new(b"-")];
+            sendmsg::<()>(
+                a.as_raw_fd(),
+                &content,
+                &[ControlMessage::ScmRights(&fds)],
+                MsgFlags::empty(),
+                None,
+            )?;
+            Ok(())
+        };
+        // What fails here only costs the wait.
+        let _ = queue();
     }
 }
 

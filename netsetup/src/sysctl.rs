@@ -83,7 +83,9 @@ impl Sysctls<'_> {
         for link in self.links("net/ipv6/conf")? {
             let key = format!("net/ipv6/conf/{link}/accept_ra");
             let listens = self.get(&key)?.is_some_and(|value| value == "1");
-            if listens && !matches!(link.as_str(), "all" | "default" | "lo") {
+            // A container's link, nspawn's too, must not become one whose advertisements the host heeds.
+            let container = link.starts_with("ve-") || link.starts_with("vb-");
+            if listens && !container && !matches!(link.as_str(), "all" | "default" | "lo") {
                 changes.push(SysctlChange::write(key, "1", "2"));
             }
         }
@@ -117,11 +119,13 @@ impl Sysctls<'_> {
         self.set(&format!("{conf}/{link}/accept_ra"), "0")
     }
 
-    /// Makes the changes, in order.
+    /// Makes the changes, in order; a link that has gone since needs none.
     pub(crate) fn apply(self, changes: &[SysctlChange]) -> Result<()> {
         for change in changes {
-            if let Some(after) = &change.after {
-                self.set(&change.key, after)?;
+            let Some(after) = &change.after else { continue };
+            match self.set(&change.key, after) {
+                Err(Error::Io { source, .. }) if gone(&source) => {}
+                set => set?,
             }
         }
         Ok(())

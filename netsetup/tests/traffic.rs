@@ -69,7 +69,12 @@ fn assert_seen(seen: std::io::Result<IpAddr>, as_whom: &str) {
 #[track_caller]
 fn assert_unreachable(seen: std::io::Result<IpAddr>) {
     let error = seen.expect_err("nobody should answer");
-    let kinds = [ErrorKind::TimedOut, ErrorKind::WouldBlock, ErrorKind::NetworkUnreachable, ErrorKind::HostUnreachable];
+    let kinds = [
+        ErrorKind::TimedOut,
+        ErrorKind::WouldBlock,
+        ErrorKind::NetworkUnreachable,
+        ErrorKind::HostUnreachable,
+    ];
     assert!(kinds.contains(&error.kind()), "{error}");
 }
 
@@ -134,9 +139,15 @@ fn forwards_lead_in_from_everywhere() {
         assert_seen(container.run(|| seen_by("[2001:db8::1]:8080")), "fc00:1::1");
         // Nothing else leads in.
         assert_eq!(seen_by("127.0.0.1:80").unwrap_err().kind(), ErrorKind::ConnectionRefused);
-        assert_eq!(outside.run(|| seen_by("203.0.113.1:80")).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(
+            outside.run(|| seen_by("203.0.113.1:80")).unwrap_err().kind(),
+            ErrorKind::ConnectionRefused
+        );
         applied.teardown(true).unwrap();
-        assert_eq!(outside.run(|| seen_by("203.0.113.1:8080")).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(
+            outside.run(|| seen_by("203.0.113.1:8080")).unwrap_err().kind(),
+            ErrorKind::ConnectionRefused
+        );
     });
 }
 

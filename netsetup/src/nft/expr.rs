@@ -173,7 +173,7 @@ impl Rule {
     }
 
     /// Only packets to an address of the host itself.
-    pub(super) fn to_local(self) -> Rule {
+    pub(super) fn for_host(self) -> Rule {
         const RTN_LOCAL: u32 = 2;
         // NFTA_FIB_DREG, NFTA_FIB_RESULT = NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_FLAGS = NFTA_FIB_F_DADDR
         self.expr("fib", |e| {

@@ -147,7 +147,7 @@ pub(super) fn chains() -> Vec<Chain> {
         Chain { name: "forward", hook: None, rules: forward() },
         Chain { name: "private", hook: None, rules: private() },
         base("guard", "filter", 0, -300, guard()),
-        base("prerouting", "nat", 0, -100, vec![Rule::new().to_local().verdict(Verdict::Jump("forward"))]),
+        base("prerouting", "nat", 0, -100, vec![Rule::new().for_host().verdict(Verdict::Jump("forward"))]),
         base("output", "nat", 3, -100, output()),
         base("postrouting", "nat", 4, 100, postrouting()),
     ]
@@ -189,7 +189,7 @@ fn forward() -> Vec<Rule> {
 fn output() -> Vec<Rule> {
     vec![
         Rule::new().within6(Side::Destination, Ipv6Addr::LOCALHOST, 128).verdict(Verdict::Return),
-        Rule::new().to_local().verdict(Verdict::Jump("forward")),
+        Rule::new().for_host().verdict(Verdict::Jump("forward")),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! A host of its own for each test: a thread in new network and mount namespaces, with /run empty. Other programs
 //! (ip, nft) that a test starts from it see the same host.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+#![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -85,17 +86,36 @@ pub fn sh(command: &str) -> String {
     out.into_owned()
 }
 
-/// Everything of the host that netsetup could change. Counters and times are left out.
-pub fn snapshot() -> String {
-    sh("ip -d link; ip -4 addr; ip -6 addr; ip -4 route show table all; ip -6 route show table all; ip rule
+/// Everything of the host that netsetup could change, line by line. What moves by itself is left out.
+pub fn snapshot() -> Vec<String> {
+    sh("ip link; ip -4 addr; ip -6 addr; ip -4 route show table all; ip -6 route show table all; ip rule
         nft list ruleset
         grep -r . /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf /proc/sys/net/ipv4/ip_forward 2>/dev/null |
             grep -v stable_secret | sort
         find /run | sort")
     .lines()
     .filter(|line| !line.contains("valid_lft") && !line.contains("expires"))
-    .map(|line| format!("{line}\n"))
+    .map(|line| line.replace(" tentative", ""))
     .collect()
+}
+
+/// Panics with the lines that differ from those of a snapshot.
+#[track_caller]
+pub fn assert_unchanged(before: &[String]) {
+    let after = snapshot();
+    let missing = |from: &[String], to: &[String]| {
+        let lines: Vec<String> = from.iter().filter(|line| !to.contains(line)).cloned().collect();
+        lines.join("\n")
+    };
+    assert!(before == after, "gone:\n{}\nnew:\n{}", missing(before, &after), missing(&after, before));
+}
+
+/// Makes a bridge that stays as it is whatever joins it, except for its carrier: a MAC address of its own, and no
+/// IPv6 address from it.
+pub fn bridge(name: &str) {
+    sh(&format!(
+        "ip link add {name} address 02:00:00:00:00:01 type bridge; ip link set {name} up addrgenmode none"
+    ));
 }
 
 pub fn paths() -> NetPaths {
@@ -145,7 +165,8 @@ pub fn outside() -> Netns {
     let outside = Netns::new();
     sh(&format!(
         "ip link add eth0 type veth peer name up0 netns {}
-         ip addr add 203.0.113.1/24 dev eth0; ip addr add 2001:db8::1/64 dev eth0 nodad; ip link set eth0 up",
+         ip addr add 203.0.113.1/24 dev eth0; ip addr add 2001:db8::1/64 dev eth0 nodad
+         ip addr add fe80::1/64 dev eth0 nodad; ip link set eth0 up addrgenmode none",
         outside.path()
     ));
     outside

@@ -323,3 +323,50 @@ fn crash_during_teardown_is_made_good() {
         assert_unchanged(&before);
     });
 }
+
+#[test]
+fn of_two_plans_for_one_port_the_second_fails() {
+    on_host(|| {
+        let plan = |name: &str, number: u8| {
+            let mut config = config(name, number);
+            config.forwards = vec![forward(Protocol::Tcp, 8080, 80)];
+            let facts = netsetup::NetFacts::probe(&paths(), &config).unwrap();
+            netsetup::NetworkPlan::new(&config, &facts).unwrap()
+        };
+        // Neither sees the other.
+        let (one, two) = (plan("one", 1), plan("two", 2));
+        let container = Netns::new();
+        let _one = netsetup::apply(&one, &paths(), container.as_fd()).unwrap();
+        let before = snapshot();
+        let error = netsetup::apply(&two, &paths(), Netns::new().as_fd()).unwrap_err();
+        assert!(
+            error.to_string().contains("port 8080 (tcp) of the host is already used by container one"),
+            "{error}"
+        );
+        assert_unchanged(&before);
+    });
+}
+
+#[test]
+fn bridge_stays_guarded_until_the_last_container_leaves() {
+    on_host(|| {
+        bridge("br0");
+        let bridged = |name: &str, number: u8, forwards: u16| {
+            let mut config = config(name, number);
+            config.veth.as_mut().unwrap().bridge = Some("br0".into());
+            config.forwards = (0..forwards).map(|_| forward(Protocol::Tcp, 8080, 80)).collect();
+            config
+        };
+        let first = up(&bridged("one", 1, 1), &Netns::new());
+        let second = up(&bridged("two", 2, 0), &Netns::new());
+        first.teardown(true).unwrap();
+        // 127.0.0.1 is still open to the bridge, so the guard must be there, also after a flush.
+        assert_eq!(sh("cat /proc/sys/net/ipv4/conf/br0/route_localnet"), "1\n");
+        sh("nft flush ruleset");
+        let third = up(&config("three", 3), &Netns::new());
+        assert!(sh("nft list set inet nixrun loopback").contains("br0"));
+        third.teardown(true).unwrap();
+        second.teardown(true).unwrap();
+        assert_eq!(sh("cat /proc/sys/net/ipv4/conf/br0/route_localnet; nft list ruleset"), "0\n");
+    });
+}

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use netsetup::{Applied, Forward, Nat, NetFacts, NetPaths, NetworkConfig, NetworkPlan, Protocol, Veth};
 use nix::mount::{MsFlags, mount};
@@ -86,8 +87,21 @@ pub fn sh(command: &str) -> String {
     out.into_owned()
 }
 
-/// Everything of the host that netsetup could change, line by line. What moves by itself is left out.
+/// Everything of the host that netsetup could change, line by line, once it has settled: the kernel tells the
+/// state of a link's carrier some time after it changed.
 pub fn snapshot() -> Vec<String> {
+    let mut last = state();
+    loop {
+        thread::sleep(Duration::from_millis(100));
+        let now = state();
+        if now == last {
+            return now;
+        }
+        last = now;
+    }
+}
+
+fn state() -> Vec<String> {
     sh("ip link; ip -4 addr; ip -6 addr; ip -4 route show table all; ip -6 route show table all; ip rule
         nft list ruleset
         grep -r . /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf /proc/sys/net/ipv4/ip_forward 2>/dev/null |

@@ -234,7 +234,7 @@ fn a_running_container_is_neither_booted_again_nor_by_systemd_nspawn() {
     host();
     start();
     let again = attempt("nixrun boot base");
-    assert!(!again.success && again.stderr.contains("base"), "{again:?}");
+    assert!(!again.success && again.stderr.contains("container base is running already"), "{again:?}");
     let nspawn = attempt("systemd-nspawn -q -M other -D /var/lib/nixos-containers/base /bin/sh -c true");
     assert!(!nspawn.success && nspawn.stderr.contains("busy"), "{nspawn:?}");
     assert_eq!(property(UNIT, "ActiveState"), "active");

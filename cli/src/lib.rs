@@ -1,5 +1,33 @@
 //! nixrun as a library: whole operations over `runtime` and `netsetup` together, which the binary's commands and
 //! embedding managers both call.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use netsetup::Nat;
+//! use nixrun::ops::{self, Planned};
+//! use runtime::supervisor::{Attached, Event};
+//! use runtime::{Console, HostPaths, Outcome};
+//!
+//! // `nixrun boot nextcloud`: its configuration, checked and planned; then locked, journalled and started.
+//! let paths = HostPaths::default();
+//! let request = ops::boot_request("nextcloud", Nat::Auto, Console::ReadOnly, &paths)?;
+//! let running = Planned::new(&request, &paths)?.start(&paths)?;
+//! println!("PID 1 is process {}", running.state().leader.pid);
+//!
+//! // From here on this thread is its supervisor: the container ends when the thread does.
+//! let stopper = running.supervisor().stopper();
+//! let attached = Attached { signals: None, output: None, input: None, grace: Duration::from_secs(90) };
+//! let finished = running.supervise(&attached, |event| {
+//!     if event == Event::Ready {
+//!         stopper.stop();
+//!     }
+//! })?;
+//! assert_eq!(finished.outcome, Outcome::PoweredOff);
+//! # Ok::<(), ops::Error>(())
+//! ```
+//! From a shell on a systemd host, [`ops::enter_scope`] comes first: systemd lets nobody manage control groups outside
+//! a unit that was delegated to them.
 #![forbid(unsafe_code)]
 
 pub mod args;

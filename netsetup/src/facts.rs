@@ -18,8 +18,8 @@ use crate::sysctl::{SysctlChange, Sysctls};
 /// Where the host keeps what netsetup reads and writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetPaths {
-    /// nixrun's state directory, `/run/nixrun`: the state that containers share is in `network` below it, while
-    /// there is any. It must not survive a boot.
+    /// nixrun's state directory, `/run/nixrun`: the state that containers share is in `.network` below it, a name that no
+    /// container can have, while there is any. It must not survive a boot.
     pub state_dir: PathBuf,
     /// `/proc/sys`. What is below `net` belongs to the network namespace of the calling thread.
     pub proc_sys: PathBuf,

@@ -132,7 +132,7 @@ struct State {
 }
 
 fn directory(paths: &NetPaths) -> PathBuf {
-    paths.state_dir.join("network")
+    paths.state_dir.join(".network")
 }
 
 /// The shared state, locked.

@@ -149,7 +149,7 @@ fn forwarding_that_is_on_is_left_alone() {
     on_host(|| {
         sh("echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
         let applied = up(&config("web", 1), &Netns::new());
-        assert_eq!(sh("cat /run/nixrun/network/state.json"), r#"{"layout":1,"sysctls":[],"bridges":[]}"#);
+        assert_eq!(sh("cat /run/nixrun/.network/state.json"), r#"{"layout":1,"sysctls":[],"bridges":[]}"#);
         applied.teardown(true).unwrap();
         assert_eq!(sh("cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding"), "1\n1\n");
     });
@@ -317,8 +317,8 @@ fn crash_during_teardown_is_made_good() {
         config.forwards = vec![forward(Protocol::Tcp, 8080, 80)];
         up(&config, &Netns::new()).keep();
         // It had removed this much, and was writing something.
-        sh("nft delete table inet nixrun; rm /run/nixrun/network/claims/address-10.233.1.2
-            echo 0 > /proc/sys/net/ipv4/ip_forward; touch /run/nixrun/network/.state.json");
+        sh("nft delete table inet nixrun; rm /run/nixrun/.network/claims/address-10.233.1.2
+            echo 0 > /proc/sys/net/ipv4/ip_forward; touch /run/nixrun/.network/.state.json");
         reclaim(&paths(), "web", &resources_for("web")).unwrap();
         assert_unchanged(&before);
     });

@@ -68,7 +68,7 @@ fn describe(one: &Listed) -> String {
 
 pub(super) fn plan(args: &PlanArgs, paths: &HostPaths, out: &Output) -> Result {
     let request = ops::boot_request(&args.name, args.nat.nat.clone(), Console::ReadOnly, paths)?;
-    let planned = Planned::new(&request, paths)?;
+    let planned = Planned::for_reading(&request, paths)?;
     if args.format.json {
         printed(out.json(&planned))?;
         return Ok(exit::SUCCESS);

@@ -8,7 +8,7 @@ impl fmt::Display for Planned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.container)?;
         if let Some(network) = &self.network {
-            writeln!(f, "{network:?}")?;
+            writeln!(f, "{network}")?;
         }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;

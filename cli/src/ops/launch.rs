@@ -56,6 +56,19 @@ impl Planned {
         Ok(Planned { container, network, notes: request.notes.clone(), wait_for_links: request.wait_for_links })
     }
 
+    /// Looks up what only a reader of the plan wants to know: host settings that will change.
+    ///
+    /// # Errors
+    /// When /proc/sys cannot be read.
+    pub fn for_reading(request: &Request, paths: &HostPaths) -> Result<Planned> {
+        let mut planned = Planned::new(request, paths)?;
+        if let Some(config) = &request.network {
+            let facts = NetFacts::probe(&net_paths(paths), config)?.probe_sysctls(&net_paths(paths), config)?;
+            planned.network = Some(NetworkPlan::new(config, &facts)?);
+        }
+        Ok(planned)
+    }
+
     /// Starts the container: returns once its program has been executed.
     ///
     /// # Errors

@@ -28,8 +28,7 @@ pub use show::{already_running, Listed, Phase, list, status};
 #[must_use]
 pub fn net_paths(paths: &HostPaths) -> NetPaths {
     NetPaths {
-        // A name that no container can have, so that it stands beside their directories.
-        state_dir: paths.join("/run/nixrun/.network"),
+        state_dir: paths.join("/run/nixrun"),
         machine_id: paths.join("/etc/machine-id"),
         ..NetPaths::default()
     }

@@ -220,7 +220,7 @@ fn private() -> Vec<Rule> {
 }
 
 impl Protocol {
-    /// The name of `Element`'s key uses `IPPROTO_*` numbers.
+    /// Its `IPPROTO_*` number, as keys of the maps and sock_diag have it.
     pub(crate) const fn number(self) -> u8 {
         match self {
             Protocol::Tcp => libc::IPPROTO_TCP as u8,

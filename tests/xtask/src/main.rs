@@ -4,7 +4,9 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
 mod bench;
+mod demo;
 mod fixture_command;
+mod test_command;
 mod vm;
 
 use std::process::ExitCode;
@@ -22,8 +24,12 @@ struct Cli {
 enum Command {
     /// Measures nixrun beside systemd-nspawn, bwrap, crun, runc and the kernel alone
     Bench(bench::Args),
+    /// Boots the sample container and shows it; with --check, unattended and thoroughly
+    Demo(demo::Args),
     /// Builds a sample container's system, and a directory that stands for its host
     Fixture(fixture_command::Args),
+    /// Runs every test
+    Test(test_command::Args),
     /// Builds virtual machines, and runs tests in them
     Vm(vm::Args),
 }
@@ -34,7 +40,9 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Fixture(args) => fixture_command::run(&args),
+        Command::Test(args) => test_command::run(&args),
         Command::Vm(args) => vm::run(&args),
     };
     match done {

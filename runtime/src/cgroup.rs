@@ -175,7 +175,7 @@ fn enable_controllers(unit: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// The unit's directory below a cgroup path, for those that identify a container by it.
+/// PIDs, in our pid namespace, of every process in a control group and in those below it; none when it is gone.
 #[must_use]
 pub fn processes(group: &Path) -> Vec<libc::pid_t> {
     let mut pids = Vec::new();

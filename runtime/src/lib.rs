@@ -10,6 +10,33 @@
 //! handler and changes nothing of the process that embeds it; it starts no program but the container's own.
 //!
 //! Launch from a thread that outlives the container: the kernel kills the container when that thread ends.
+//!
+//! A container with a network namespace of its own in which there is a loopback link only, and that is down; netsetup
+//! fills it between `launch` and `resume`, by [`Paused::netns`]:
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use runtime::supervisor::Attached;
+//! use runtime::{Cgroup, Console, ContainerConfig, HostFacts, HostPaths, Network, Outcome, Payload, Plan, Prepared};
+//!
+//! let argv = ["/bin/busybox", "hostname"].map(Into::into).to_vec();
+//! let mut config = ContainerConfig::new("box", "/srv/box", Payload { argv, env: Vec::new(), cwd: None });
+//! config.network = Network::Private;
+//! config.console = Console::Pipe;
+//!
+//! let plan = Plan::new(&config, &HostFacts::probe(&HostPaths::default())?)?;
+//! println!("{plan}"); // nothing has been changed so far
+//! let prepared = Prepared::new(plan)?;
+//! let cgroup = Cgroup::create(&prepared.plan().cgroup)?;
+//! let supervisor = prepared.launch(cgroup)?.resume()?;
+//!
+//! let attached = Attached { signals: None, output: None, input: None, grace: Duration::from_secs(90) };
+//! let end = supervisor.run(&attached, |event| println!("{event:?}"))?;
+//! assert_eq!(end.outcome, Outcome::Exited(0));
+//! # Ok::<(), runtime::Error>(())
+//! ```
+//! Nothing here keeps two containers from one root or one name, or remembers what was made when this process is killed:
+//! that is [`instance`]'s part, and the library `nixrun` puts all parts together.
 #![deny(unsafe_code)]
 
 mod caps;

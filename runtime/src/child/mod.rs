@@ -3,10 +3,9 @@
 //! ```text
 //!      parent                                child
 //!        |------------ clone3 ----------------->|
-//!        |  (network, cgroup, journal)          |  DieWithParent, mounts, pivot, hostname, console
-//!        |                                      |
+//!        |  (network, state, device filter)     |  DieWithParent, mounts, pivot, hostname, console, limits,
+//!        |                                      |  signals, seccomp, capabilities, DieWithParent
 //!        |------------- GO (1 byte) ----------->|  Await
-//!        |                                      |  limits, seccomp, capabilities
 //!        |<------------ EXEC record ------------|
 //!        |<------------ end of file ------------|  execve succeeded: the channel is close-on-exec
 //!

@@ -2,7 +2,7 @@
 //!
 //! A machine is booted once and saved ([`Runner::open`]); every test then continues from the saved state in a
 //! machine of its own, about a second after it is asked for, without KVM. The tests are plain `#[test]`s in
-//! `tests/vm/tests`, whose binaries run inside the machine as root: through [`suite::run`] (`cargo xtask vm
+//! `tests/vm/tests`, whose binaries run inside the machine as root: through [`suite::run_all`] (`cargo xtask vm
 //! test`), or one by one through the binary `vm-runner` as cargo's target runner. What they use there is in
 //! [`guest`], which refuses to work anywhere else.
 //!

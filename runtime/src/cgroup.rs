@@ -93,7 +93,9 @@ impl Drop for Cgroup {
 pub fn remove(plan: &CgroupPlan) -> Result<(), Error> {
     destroy(&plan.payload)?;
     if plan.make_unit {
-        destroy(&plan.unit)?;
+        if plan.unit != plan.payload {
+            destroy(&plan.unit)?;
+        }
         // The parent of all our units; another container's keeps it busy.
         if let Some(parent) = plan.unit.parent().filter(|parent| parent.ends_with("nixrun")) {
             let _ = fs::remove_dir(parent);
@@ -163,14 +165,17 @@ fn make(group: &Path) -> Result<(), Error> {
     }
 }
 
-/// Enables all controllers that the unit has for the groups below it; a hybrid host has none here.
+/// Enables all controllers that the unit has for the groups below it; a hybrid host has none here. When somebody else
+/// sits in the unit itself, the kernel refuses: the container does without then, as under systemd-nspawn.
 fn enable_controllers(unit: &Path) -> Result<(), Error> {
     let available = fs::read_to_string(unit.join("cgroup.controllers"))
         .doing(|| format!("read the controllers of {}", unit.display()))?;
     for controller in available.split_whitespace() {
         let file = unit.join("cgroup.subtree_control");
-        fs::write(&file, format!("+{controller}"))
-            .doing(|| format!("enable the controller {controller} in {}", unit.display()))?;
+        match fs::write(&file, format!("+{controller}")) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+            result => result.doing(|| format!("enable the controller {controller} in {}", unit.display()))?,
+        }
     }
     Ok(())
 }

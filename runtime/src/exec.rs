@@ -55,7 +55,7 @@ pub fn run(state: &State, command: &Command, attached: &Attached<'_>) -> Result<
         let body = || -> Result<Ended, Error> {
             process::setns(leader.as_fd(), libc::CLONE_NEWPID).doing(|| format!("enter container {}", state.name))?;
             let mut launched = Launched::start(&script, 0, group.as_fd())?;
-            launched.go(&script)?;
+            launched.go(&script, &[])?;
             let master = terminal.as_ref().map(|(master, _)| master);
             Terminal::new(master, attached)?.run(&mut launched, attached)
         };

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Doing, Error, ErrorKind};
 use crate::host::HostPaths;
 use crate::rootfs::Root;
-use crate::sys::{lock, process};
+use crate::sys::{fd, lock, process};
 
 /// Directory of all instances.
 const DIRECTORY: &str = "/run/nixrun";
@@ -48,7 +48,7 @@ impl ProcessId {
     /// The process that has this pid now.
     #[must_use]
     pub fn of(pid: libc::pid_t) -> Option<ProcessId> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let stat = fd::read_kernel_file(Path::new(&format!("/proc/{pid}/stat"))).ok()?;
         // The second field is the name, in parentheses, and may hold anything.
         let start_time = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
         Some(ProcessId { pid, start_time })
@@ -227,8 +227,13 @@ impl Instance {
 
     /// Gives everything up: the files go, then the locks.
     pub fn release(self) {
+        for name in ["state", "journal", "lock"] {
+            let _ = fs::remove_file(self.directory.join(name));
+        }
         // What cannot be removed is reclaimed later; without its lock it means nothing.
-        let _ = fs::remove_dir_all(&self.directory);
+        if fs::remove_dir(&self.directory).is_err() {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
         for (path, _) in &self.nspawn {
             let _ = fs::remove_file(path);
         }

@@ -10,10 +10,11 @@ use crate::child::report::{self, Report};
 use crate::child::script::Script;
 use crate::child::run;
 use crate::error::{Doing, Error, ErrorKind};
+use crate::plan::MountPlan;
 use crate::prepare::Prepared;
 use crate::supervisor::Supervisor;
 use crate::sys::clone::{Child, clone_into};
-use crate::sys::inroot::call_name;
+use crate::sys::inroot::{Failure, call_name};
 use crate::sys::process::{self, Ended};
 
 /// A child that a script runs in: ended and reaped on drop, unless it was let go.
@@ -45,7 +46,8 @@ impl Launched {
     }
 
     /// Says GO and waits until the program is executed or why it is not.
-    pub(crate) fn go(&mut self, script: &Script) -> Result<(), Error> {
+    /// `mounts` are those of the script's plan.
+    pub(crate) fn go(&mut self, script: &Script, mounts: &[MountPlan]) -> Result<(), Error> {
         // EPIPE or ECONNRESET: the child ended before; its last record says why.
         let _ = send(self.channel.as_raw_fd(), b"!", MsgFlags::MSG_NOSIGNAL);
         let mut executed = false;
@@ -58,14 +60,14 @@ impl Launched {
             };
             match record.get(..length).and_then(Report::decode) {
                 Some(Report::Exec) => executed = true,
-                Some(Report::Failed { op, failure }) => return Err(self.failed(script, op, failure)),
+                Some(Report::Failed { op, failure }) => return Err(self.failed(script, mounts, op, failure)),
                 None if executed => return Ok(()),
                 None => return Err(self.died()),
             }
         }
     }
 
-    fn failed(&mut self, script: &Script, op: u16, failure: crate::sys::inroot::Failure) -> Error {
+    fn failed(&mut self, script: &Script, mounts: &[MountPlan], op: u16, failure: Failure) -> Error {
         let _ = self.reap();
         let errno = nix::errno::Errno::from_raw(failure.errno);
         if failure.call == libc::SYS_execve as i32 {
@@ -79,7 +81,7 @@ impl Launched {
                     _ => "check the file with `file`",
                 });
         }
-        let purpose = script.purposes.get(usize::from(op)).map_or("set the container up", |p| p.as_str());
+        let purpose = script.purpose(op, mounts);
         Error::new(
             if errno == nix::errno::Errno::EPERM { ErrorKind::Permission } else { ErrorKind::System },
             format!("cannot {purpose}: {} failed with {errno:?} ({})", call_name(failure.call), errno.desc()),
@@ -127,11 +129,19 @@ impl Prepared {
     pub fn launch(self, cgroup: Cgroup) -> Result<Paused, Error> {
         let flags = self.plan.namespaces.clone_flags();
         let launched = Launched::start(&self.script, flags, cgroup.payload())?;
+        // The child makes its mounts meanwhile, and executes nothing before GO.
+        self.fill_rest()?;
         Ok(Paused { launched, prepared: self, cgroup })
     }
 }
 
 impl Paused {
+    /// What the container was made from.
+    #[must_use]
+    pub fn prepared(&self) -> &Prepared {
+        &self.prepared
+    }
+
     /// PID of the container's PID 1 in our pid namespace.
     #[must_use]
     pub fn pid(&self) -> libc::pid_t {
@@ -155,7 +165,7 @@ impl Paused {
     pub fn resume(mut self) -> Result<Supervisor, Error> {
         // The child is making its mounts meanwhile.
         self.cgroup.restrict_devices(&crate::devices::compile(&crate::devices::default_rules()))?;
-        self.launched.go(&self.prepared.script)?;
+        self.launched.go(&self.prepared.script, &self.prepared.plan.mounts)?;
         Supervisor::new(self.launched, self.prepared, self.cgroup)
     }
 }

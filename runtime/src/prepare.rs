@@ -14,7 +14,7 @@ use std::path::Path;
 use crate::child::script::{Image, Script};
 use crate::error::{Doing, Error, ErrorKind};
 use crate::host::c_path;
-use crate::plan::{MountPlan, Plan, Source};
+use crate::plan::{Entry, MountPlan, Plan, Source};
 use crate::rootfs::{self, Root};
 use crate::sys::mount::{FsContext, MountAttr, mount_setattr, open_tree_clone};
 use crate::sys::pty;
@@ -27,8 +27,8 @@ pub struct Prepared {
     pub(crate) root: Root,
     pub(crate) uuid: [u8; 16],
     pub(crate) script: Script,
-    /// Detached mounts and whatever else the script names by number.
-    pub(crate) held: Vec<OwnedFd>,
+    /// The detached mount of each of the plan's mounts that we make: the script names them by number.
+    trees: Vec<Option<OwnedFd>>,
     pub(crate) notify: Option<UnixDatagram>,
     pub(crate) console: Option<OwnedFd>,
     pub(crate) kernel_log: Option<OwnedFd>,
@@ -49,7 +49,7 @@ impl Prepared {
         };
         let mut prepared = Prepared {
             script: Script::default(),
-            held: Vec::with_capacity(plan.mounts.len()),
+            trees: Vec::new(),
             notify: None,
             console: None,
             kernel_log: None,
@@ -59,7 +59,7 @@ impl Prepared {
         };
         let trees = prepared.build_trees()?;
         prepared.script = script::assemble(&prepared, &trees)?;
-        prepared.held.extend(trees.into_iter().flatten());
+        prepared.trees = trees;
         Ok(prepared)
     }
 
@@ -78,12 +78,12 @@ impl Prepared {
     /// One detached tree for each mount of the plan that the parent makes.
     fn build_trees(&mut self) -> Result<Vec<Option<OwnedFd>>, Error> {
         let mounts = std::mem::take(&mut self.plan.mounts);
-        let trees = mounts.iter().map(|mount| self.build_tree(mount)).collect();
+        let trees = mounts.iter().map(|mount| self.build_tree(mount, &mounts)).collect();
         self.plan.mounts = mounts;
         trees
     }
 
-    fn build_tree(&mut self, mount: &MountPlan) -> Result<Option<OwnedFd>, Error> {
+    fn build_tree(&mut self, mount: &MountPlan, all: &[MountPlan]) -> Result<Option<OwnedFd>, Error> {
         let doing = || format!("prepare the mount {mount}");
         Ok(match &mount.source {
             Source::Root => {
@@ -104,7 +104,8 @@ impl Prepared {
             }
             Source::Tmpfs { options, entries } => {
                 let tree = tmpfs::create(options, mount.attributes.bits()).doing(doing)?;
-                tmpfs::fill(tree.as_fd(), entries).doing(doing)?;
+                let first = entries.iter().filter(|entry| !can_wait(entry, mount, all));
+                tmpfs::fill(tree.as_fd(), first).doing(doing)?;
                 if mount.target == Path::new("/run") {
                     self.fill_run(tree.as_fd())?;
                 }
@@ -136,6 +137,20 @@ impl Prepared {
         Ok(())
     }
 
+    /// Makes the entries that can wait, in trees that the child may have attached already.
+    ///
+    /// # Errors
+    /// When one cannot be made, in the plan's words.
+    pub(crate) fn fill_rest(&self) -> Result<(), Error> {
+        for (mount, tree) in self.plan.mounts.iter().zip(&self.trees) {
+            if let (Source::Tmpfs { entries, .. }, Some(tree)) = (&mount.source, tree) {
+                let rest = entries.iter().filter(|entry| can_wait(entry, mount, &self.plan.mounts));
+                tmpfs::fill(tree.as_fd(), rest).doing(|| format!("fill the mount {mount}"))?;
+            }
+        }
+        Ok(())
+    }
+
     fn root_fd(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
@@ -156,6 +171,20 @@ fn missing_source(path: &Path, target: &Path) -> Error {
         ErrorKind::NotFound,
         format!("cannot mount {} on {} in the container: it does not exist", path.display(), target.display()),
     )
+}
+
+/// Whether the entry of the tmpfs `mount` can be made while the child is busy mounting: it is no mount point and is
+/// not mounted itself, and no mount comes to lie over the directory that it is in.
+fn can_wait(entry: &Entry, mount: &MountPlan, all: &[MountPlan]) -> bool {
+    let (Entry::Symlink { path, .. } | Entry::Device { path, .. }) = entry else { return false };
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        None => true,
+        Some(parent) => {
+            let parent = mount.target.join(parent);
+            let over = |other: &MountPlan| other.target != mount.target && parent.starts_with(&other.target);
+            !all.iter().any(|other| other.target.starts_with(&mount.target) && over(other))
+        }
+    }
 }
 
 /// Builds what execve takes. A program without a slash is looked up in the environment's `PATH`.

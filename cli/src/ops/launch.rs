@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use netsetup::{Applied, NetFacts, NetworkConfig, NetworkPlan};
 use runtime::instance::{Instance, ProcessId, Record, State};
 use runtime::supervisor::{Attached, Event};
-use runtime::{Cgroup, ContainerConfig, HostFacts, HostPaths, Outcome, Plan, Prepared, Supervisor};
+use runtime::{Cgroup, ContainerConfig, HostFacts, HostPaths, Outcome, Paused, Plan, Prepared, Supervisor};
 use serde::Serialize;
 
 use super::error::{Error, Result};
@@ -99,7 +99,6 @@ fn start_claimed(
     let Planned { container, network, .. } = planned;
     instance.journal(&records(&container, network.as_ref()))?;
     let prepared = Prepared::new(container)?;
-    let mut state = state(&prepared, network.as_ref())?;
     let cgroup = Cgroup::create(&prepared.plan().cgroup)?;
     // The container makes its mounts while we make its network.
     let paused = prepared.launch(cgroup)?;
@@ -107,9 +106,11 @@ fn start_claimed(
         Some(plan) => Some(netsetup::apply(plan, &net_paths(paths), std::os::fd::AsFd::as_fd(&paused.netns()?))?),
         None => None,
     };
-    state.leader = process(paused.pid())?;
+    let state = state(&paused, network.as_ref())?;
+    let supervisor = paused.resume()?;
+    // While the program begins to run: nobody can have asked for it yet.
     instance.publish(&state)?;
-    Ok((paused.resume()?, applied, state))
+    Ok((supervisor, applied, state))
 }
 
 /// Names everything that is about to be made, for the one who cleans up if we are killed.
@@ -123,15 +124,15 @@ fn records(container: &Plan, network: Option<&NetworkPlan>) -> Vec<Record> {
     records
 }
 
-fn state(prepared: &Prepared, network: Option<&NetworkPlan>) -> Result<State> {
-    let plan = prepared.plan();
+fn state(paused: &Paused, network: Option<&NetworkPlan>) -> Result<State> {
+    let (prepared, plan) = (paused.prepared(), paused.prepared().plan());
     let ours = process(std::process::id() as libc::pid_t)?;
     Ok(State {
         name: plan.name.clone(),
         root: plan.rootfs.clone(),
         cgroup: plan.cgroup.payload.clone(),
         supervisor: ours,
-        leader: ours,
+        leader: process(paused.pid())?,
         uuid: runtime::rootfs::format_uuid(prepared.uuid()),
         ready: !plan.notify_ready,
         started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),

@@ -232,8 +232,11 @@ fn set_capabilities(mask: u64) -> Done {
     // The bounding set first: dropping from it needs CAP_SETPCAP, which capset may take away.
     for capability in 0..64u64 {
         if mask & (1 << capability) == 0 {
-            // EINVAL: a number beyond the kernel's last capability.
-            ignore(prctl(libc::PR_CAPBSET_DROP, capability), &[libc::EINVAL])?;
+            match prctl(libc::PR_CAPBSET_DROP, capability) {
+                // A number beyond the kernel's last capability.
+                Err(failure) if failure.errno == libc::EINVAL => break,
+                result => result?,
+            }
         }
     }
     // PR_CAP_AMBIENT_CLEAR_ALL is 4; an ambient capability would survive a setuid program's drop of its own.

@@ -1,9 +1,11 @@
 //! What the child will do, complete before it exists: flat operations with descriptors in place of paths wherever
 //! the parent could open them, and strings in one arena.
 
+use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;
 
+use crate::plan::MountPlan;
 use crate::sys::inroot::Make;
 
 /// A NUL-terminated string in a script's arena.
@@ -110,7 +112,7 @@ impl Image {
     }
 
     /// The program's name as it was given.
-    pub(crate) fn program(&self) -> std::borrow::Cow<'_, str> {
+    pub(crate) fn program(&self) -> Cow<'_, str> {
         self.argv.first().map_or("".into(), |program| program.to_string_lossy())
     }
 
@@ -127,13 +129,34 @@ impl Image {
     }
 }
 
+/// What an operation is for. Most are never put into words: that would be a good part of the start.
+#[derive(Debug)]
+pub(crate) enum Purpose {
+    /// In these words.
+    Text(Cow<'static, str>),
+    /// The mount of the plan with this index.
+    Mount(usize),
+}
+
+impl From<&'static str> for Purpose {
+    fn from(text: &'static str) -> Purpose {
+        Purpose::Text(text.into())
+    }
+}
+
+impl From<String> for Purpose {
+    fn from(text: String) -> Purpose {
+        Purpose::Text(text.into())
+    }
+}
+
 /// Everything the child does.
 #[derive(Debug, Default)]
 pub(crate) struct Script {
     /// The operations, in order.
     pub(crate) ops: Vec<Op>,
     /// What each operation is for, in the plan's words; the parent's part of an error.
-    pub(crate) purposes: Vec<String>,
+    purposes: Vec<Purpose>,
     /// Descriptor of the root's tree, for the operations that take paths.
     pub(crate) root: RawFd,
     /// The seccomp filter.
@@ -145,9 +168,20 @@ pub(crate) struct Script {
 
 impl Script {
     /// Adds an operation and what it is for.
-    pub(crate) fn push(&mut self, op: Op, purpose: impl Into<String>) {
+    pub(crate) fn push(&mut self, op: Op, purpose: impl Into<Purpose>) {
         self.ops.push(op);
         self.purposes.push(purpose.into());
+    }
+
+    /// What the operation is for; `mounts` are those of the plan that the script was made from.
+    pub(crate) fn purpose(&self, op: u16, mounts: &[MountPlan]) -> String {
+        match self.purposes.get(usize::from(op)) {
+            Some(Purpose::Text(text)) => text.to_string(),
+            Some(Purpose::Mount(index)) => {
+                mounts.get(*index).map_or_else(|| "mount".to_owned(), |mount| format!("mount {mount}"))
+            }
+            None => "set the container up".to_owned(),
+        }
     }
 
     /// Puts a string into the arena.

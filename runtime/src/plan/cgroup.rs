@@ -1,5 +1,5 @@
-//! Where the control groups go: `payload` for the container beside `supervisor` for us, below one group that is
-//! the container's alone. systemd inside owns everything from `payload` down.
+//! Where the control groups go: in a delegated unit `payload` for the container beside `supervisor` for us, else a group
+//! of the container's own. systemd inside owns everything from the container's group down.
 
 use std::path::PathBuf;
 
@@ -57,7 +57,8 @@ pub(super) fn plan(config: &ContainerConfig, host: &HostFacts) -> Result<CgroupP
     }
     let unit = facts.own.join("nixrun").join(&config.name);
     Ok(CgroupPlan {
-        payload: unit.join("payload"),
+        // Nothing else is in it, so it needs no part of its own for the container.
+        payload: unit.clone(),
         supervisor: None,
         unit,
         make_unit: true,

@@ -159,7 +159,7 @@ fn a_delegated_unit_is_split_and_a_shell_gets_a_group_of_its_own() {
     let mut facts = host();
     let plan = |facts: &HostFacts| Plan::new(&config(), facts).unwrap().cgroup;
     let own = plan(&facts);
-    assert_eq!(own.payload, Path::new("/sys/fs/cgroup/user.slice/nixrun/web/payload"));
+    assert_eq!(own.payload, Path::new("/sys/fs/cgroup/user.slice/nixrun/web"));
     assert_eq!((own.make_unit, own.supervisor, own.devices), (true, None, DevicePolicy::Filter));
     let unit = Path::new("/sys/fs/cgroup/machine.slice/container@web.service");
     facts.cgroup.as_mut().unwrap().delegated = Some(unit.into());

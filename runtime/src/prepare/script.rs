@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use super::Prepared;
-use crate::child::script::{Op, Script, Target};
+use crate::child::script::{Op, Purpose, Script, Target};
 use crate::config::Console;
 use crate::error::Error;
 use crate::host::c_path;
@@ -57,10 +57,9 @@ pub(crate) fn finish(script: &mut Script, capabilities: u64) {
 }
 
 fn mounts(script: &mut Script, plan: &Plan, trees: &[Option<OwnedFd>]) -> Result<(), Error> {
-    for (mount, tree) in plan.mounts.iter().zip(trees) {
+    for (index, (mount, tree)) in plan.mounts.iter().zip(trees).enumerate() {
         let path = script.string(&relative(&mount.target)?);
         let attributes = mount.attributes.bits();
-        let purpose = format!("mount {mount}");
         let target = |make| Target { path, make, follow: follows(&mount.target) };
         let op = match (&mount.source, tree) {
             (Source::Root, Some(tree)) => {
@@ -104,7 +103,7 @@ fn mounts(script: &mut Script, plan: &Plan, trees: &[Option<OwnedFd>]) -> Result
                 unreachable!("the parent builds every tree of these")
             }
         };
-        script.push(op, purpose);
+        script.push(op, Purpose::Mount(index));
         match mount.source {
             // The file lives on under its mount; its name in /run was only a way to get there.
             Source::BootId => remove(script, &format!("run/{BOOT_ID}"), false),

@@ -28,8 +28,11 @@ pub(super) fn create(options: &[(String, Option<String>)], attributes: u64) -> c
 
 /// Makes the entries in order. Their permissions are set afterwards, whatever the umask is: it belongs to the
 /// program that embeds us.
-pub(super) fn fill(tree: BorrowedFd<'_>, entries: &[Entry]) -> std::io::Result<()> {
-    entries.iter().try_for_each(|entry| make(tree, entry))
+pub(super) fn fill<'a>(
+    tree: BorrowedFd<'_>,
+    entries: impl IntoIterator<Item = &'a Entry>,
+) -> std::io::Result<()> {
+    entries.into_iter().try_for_each(|entry| make(tree, entry))
 }
 
 fn make(tree: BorrowedFd<'_>, entry: &Entry) -> std::io::Result<()> {

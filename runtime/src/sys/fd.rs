@@ -1,7 +1,10 @@
 //! openat2(2), close_range(2), xattrs of an open file, and file-descriptor odds and ends.
 
 use std::ffi::CStr;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
 
 use super::Result;
 use super::error::check;
@@ -57,4 +60,15 @@ pub fn random(buffer: &mut [u8]) -> Result<()> {
     let result = unsafe { libc::getrandom(buffer.as_mut_ptr().cast(), buffer.len(), 0) };
     check(result as libc::c_long, "getrandom", || buffer.len().to_string())?;
     Ok(())
+}
+
+/// The text of a file of procfs or sysfs, most of them in one read. Such files have no size that would say how much to
+/// make room for, so that the standard library begins with 32 bytes.
+///
+/// # Errors
+/// The kernel's; when the file is no UTF-8.
+pub fn read_kernel_file(path: &Path) -> io::Result<String> {
+    let mut text = String::with_capacity(8192);
+    File::open(path)?.read_to_string(&mut text)?;
+    Ok(text)
 }

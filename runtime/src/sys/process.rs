@@ -68,6 +68,20 @@ pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended> {
     Ok(if info.si_code == libc::CLD_EXITED { Ended::Exited(status) } else { Ended::Killed(status) })
 }
 
+/// Soft and hard limit `resource` (`RLIMIT_*`) of a process.
+///
+/// # Errors
+/// EPERM when it runs under another user.
+pub fn limit_of(pid: libc::pid_t, resource: u32) -> Result<(u64, u64)> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one rlimit64 into `limit`.
+    let result = unsafe {
+        libc::syscall(libc::SYS_prlimit64, pid, resource, ptr::null::<libc::rlimit64>(), &raw mut limit)
+    };
+    check(result, "prlimit64", || format!("{pid}, {resource}"))?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
 /// Joins the namespaces `namespaces` (`CLONE_NEW*`) of the process or namespace file behind `file`, for the
 /// calling thread. With `CLONE_NEWPID` only children created afterwards are inside.
 ///

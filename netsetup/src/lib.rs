@@ -5,6 +5,37 @@
 //! NetworkConfig + NetFacts -> NetworkPlan -> apply -> Applied -> teardown
 //!                             (pure data)             `- after a crash: reclaim
 //! ```
+//!
+//! ```no_run
+//! use std::os::fd::AsFd;
+//!
+//! use netsetup::{Forward, Nat, NetFacts, NetPaths, NetworkConfig, NetworkPlan, Protocol, Veth};
+//!
+//! let paths = NetPaths::default();
+//! let config = NetworkConfig {
+//!     container: "box".into(),
+//!     veth: Some(Veth {
+//!         container_link: "host0".into(),
+//!         bridge: None,
+//!         container_mac: None,
+//!         host_address: Some([10, 9, 0, 1].into()),
+//!         host_address6: None,
+//!         local_address: Some("10.9.0.2/32".parse()?),
+//!         local_address6: None,
+//!     }),
+//!     nat: Nat::Auto,
+//!     forwards: vec![Forward { protocol: Protocol::Tcp, host_address: None, host_port: 8080, container_port: 80 }],
+//! };
+//! let plan = NetworkPlan::new(&config, &NetFacts::probe(&paths, &config)?)?;
+//! println!("{plan}"); // nothing has been changed so far
+//!
+//! // A network namespace that is new and empty; of a container that waits in it, `runtime::Paused::netns`.
+//! let netns = std::fs::File::open("/proc/1234/ns/net")?;
+//! let applied = netsetup::apply(&plan, &paths, netns.as_fd())?;
+//! // ... the container runs, and ends ...
+//! applied.teardown(true)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
 mod apply;

@@ -39,7 +39,8 @@ pub struct ContainerConfig {
     pub cgroup: CgroupParent,
     /// What `/dev/console` is connected to.
     pub console: Console,
-    /// The signal that asks PID 1 to shut down.
+    /// The signal that asks PID 1 to shut down, by the kernel's number: SIGTERM unless changed, 37 for systemd. systemd
+    /// says SIGRTMIN+3 for it and counts as glibc does, from 34; `libc::SIGRTMIN()` of musl is 35.
     pub stop_signal: i32,
     /// Whether PID 1 says itself when it is ready, over `NOTIFY_SOCKET`; otherwise it is ready once it runs.
     pub notify_ready: bool,
@@ -73,7 +74,7 @@ impl ContainerConfig {
     }
 }
 
-/// The program that becomes PID 1.
+/// The program that becomes PID 1. No string of it may hold a NUL byte.
 #[derive(Debug, Clone, Serialize)]
 pub struct Payload {
     /// Program, as an absolute path inside the container or a name to look up in its `PATH`, and its arguments.
@@ -91,7 +92,9 @@ pub struct Payload {
 pub enum Network {
     /// The host's.
     Host,
-    /// A network namespace of its own, which netsetup fills before PID 1's first instruction.
+    /// A network namespace of its own, to be filled between [`crate::Prepared::launch`] and
+    /// [`crate::Paused::resume`], before PID 1's first instruction. The kernel puts a loopback link into it that is
+    /// down.
     Private,
 }
 
@@ -147,7 +150,7 @@ pub enum Preparation {
     },
 }
 
-/// A mount over the root.
+/// A mount over the root. Targets are absolute paths without `..`, resolved within the root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]

@@ -105,8 +105,13 @@ fn once(
     }
     let name = running.supervisor().name().to_owned();
     let finished = running.supervise(attached, |event| report(&name, &event, notify, out))?;
-    if let Some(notify) = notify.filter(|_| finished.outcome == Outcome::Rebooted) {
-        notify.send("STATUS=Container is being rebooted.");
+    if let Some(notify) = notify {
+        // Whoever began the end, in nspawn's words. With a start of our own to come it is no end for the unit.
+        notify.send(match finished.outcome {
+            Outcome::Rebooted if manner.restart => "STATUS=Restarting...",
+            Outcome::Rebooted => "STOPPING=1\nSTATUS=Restarting...",
+            _ => "STOPPING=1\nSTATUS=Terminating...",
+        });
     }
     finished.cleanup.iter().for_each(|error| out.warning(error));
     Ok(finished.outcome)
@@ -157,7 +162,9 @@ fn ended(name: &str, outcome: Outcome, manner: Manner, out: &Output) -> u8 {
             exit::of_pid1(u8::try_from(status).unwrap_or(exit::FAILURE))
         }
         Outcome::Killed(signal) => {
-            out.note(format_args!("Container {name} terminated by signal {}.", names::name(signal)));
+            let signal = names::name(signal);
+            let signal = signal.strip_prefix("SIG").unwrap_or(&signal);
+            out.note(format_args!("Container {name} terminated by signal {signal}."));
             exit::FAILURE
         }
     }

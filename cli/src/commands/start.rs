@@ -37,6 +37,8 @@ pub(super) fn start(args: &StartArgs, global: &Global, paths: &HostPaths, out: &
     });
     let _ = fs::remove_file(&socket_path);
     let _ = fs::remove_dir(&directory);
+    // With the container that could not start the directory of all of them is ours to remove, if it was the last.
+    let _ = directory.parent().map(fs::remove_dir);
     result.map(|()| exit::SUCCESS)
 }
 

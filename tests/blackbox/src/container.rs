@@ -69,11 +69,12 @@ impl<'h> Container<'h> {
         serde_json::from_slice(&output.stdout).ok()
     }
 
-    /// The state that nixrun publishes; `None` while there is none.
+    /// The state that this nixrun has published; `None` while there is none, or only a dead one's.
     #[must_use]
     pub fn state(&self) -> Option<serde_json::Value> {
         let file = self.host.path("run/nixrun").join(&self.name).join("state");
-        serde_json::from_slice(&fs::read(file).ok()?).ok()
+        let state: serde_json::Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+        (state["supervisor"]["pid"] == self.supervisor()).then_some(state)
     }
 
     /// Waits until the container said that it is ready.

@@ -117,6 +117,16 @@ fn a_unit_hears_what_happens() {
         container.signal(Signal::SIGTERM);
         manager.until("STOPPING=1");
         assert_eq!(container.wait().code, Some(0));
+        manager.until("STATUS=Terminating...");
+
+        // A container that ends by itself has stopped, too.
+        let mut command = host.nixrun(&["boot", "mini"]);
+        command.env("NOTIFY_SOCKET", host.path("run/manager"));
+        let container = Container::spawn(host, "mini", command);
+        manager.until("READY=1");
+        kill(Pid::from_raw(container.leader()), Signal::SIGTERM).unwrap();
+        manager.until("STOPPING=1");
+        assert_eq!(container.wait().code, Some(0));
     });
 }
 
@@ -126,13 +136,13 @@ fn only_pid_1_is_believed_to_be_ready() {
         let root = usr_root(host, "t");
         let script = r#"
             use IO::Socket::UNIX;
-            sub tell { IO::Socket::UNIX->new(Type => SOCK_DGRAM, Peer => $ENV{NOTIFY_SOCKET})->send($_[0]) }
+            sub notify { IO::Socket::UNIX->new(Type => SOCK_DGRAM, Peer => $ENV{NOTIFY_SOCKET})->send($_[0]) }
             $SIG{TERM} = sub { exit 0 };
             my $child = fork;
-            if (!$child) { tell("READY=1\nSTATUS=a lie"); exit 0 }
+            if (!$child) { notify("READY=1\nSTATUS=a lie"); exit 0 }
             waitpid $child, 0;
-            tell("STATUS=the truth");
-            $SIG{USR1} = sub { tell("READY=1") };
+            notify("STATUS=the truth");
+            $SIG{USR1} = sub { notify("READY=1") };
             sleep 1 while 1;
         "#;
         let manager = Manager::new(host);
@@ -185,6 +195,8 @@ fn a_reboot_under_a_unit_is_exit_code_133() {
         let finished = container.wait();
         assert_eq!(finished.code, Some(133), "{}", finished.err);
         assert!(finished.err.contains("Container mini is being rebooted."), "{}", finished.err);
+        let said = manager.until("STATUS=Restarting...");
+        assert!(said.lines().any(|line| line == "STOPPING=1"), "{said}");
     });
 }
 
@@ -305,21 +317,17 @@ fn start_returns_when_ready_and_stop_ends_it() {
 #[test]
 fn start_says_why_a_container_did_not_get_ready() {
     on_host(|host| {
-        let mini = host.install(Kind::Mini, "mini");
-        assert_eq!(host.boot("mini").stop().code, Some(0));
+        host.install(Kind::Mini, "mini");
+        std::fs::create_dir_all(host.root_of("mini")).unwrap();
+        std::fs::create_dir_all(host.path("nix/var/nix/profiles/per-container/mini")).unwrap();
+        std::fs::create_dir_all(host.path("nix/var/nix/gcroots/per-container/mini")).unwrap();
         let before = host.snapshot();
-        // A stage 2 that ends at once.
-        let system = host.path("nix/var/nix/profiles/per-container/mini/system");
-        std::fs::create_dir_all(&system).unwrap();
-        let _ = mini;
-        host.program(&system.join("init"), b"#!/bin/sh\nexit 9\n");
-        host.set_conf("mini", &[("SYSTEM_PATH", None)]);
+        // No directory can be made below it.
+        std::fs::write(host.root_of("mini").join("var"), "").unwrap();
         let sentence = host.fails(1, &["start", "mini"]);
-        assert!(sentence.starts_with("container mini ended before it was ready"), "{sentence}");
-        assert!(sentence.contains("9"), "{sentence}");
-        host.sh(&format!("rm -r {} {}", system.display(), host.path("var/log").display()));
-        let mini = host.install(Kind::Mini, "mini");
-        let _ = mini;
+        assert!(sentence.starts_with("container mini ended before it was ready (exit status: 1): "), "{sentence}");
+        assert!(sentence.contains("/var/lib"), "the reason of the background process: {sentence}");
+        host.sh(&format!("rm -r {}", host.path("var/log").display()));
         before.assert_same(&host.snapshot(), "after a start that failed");
     });
 }
@@ -349,7 +357,9 @@ fn a_supervisor_that_is_killed_takes_its_container_along() {
         assert_eq!(reclaimed[0]["name"], "mini");
         before.assert_same(&host.snapshot(), "after reclaim");
         // And so does the next boot, without being asked.
-        host.boot("mini").signal(Signal::SIGKILL);
+        let container = host.boot("mini");
+        container.signal(Signal::SIGKILL);
+        container.wait();
         assert_eq!(host.boot("mini").stop().code, Some(0));
         before.assert_same(&host.snapshot(), "after the next boot and stop");
     });

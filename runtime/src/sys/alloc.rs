@@ -10,6 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const ARENA: usize = 256 * 1024;
 
+/// What every malloc gives, asked or not: byte buffers are handed to code (control messages of sockets, for one)
+/// that looks at them as structures.
+const ALIGN: usize = 16;
+
 /// Set in a child's copy of memory from clone on: an allocation there could wait for a lock that another thread
 /// of the parent held, forever.
 static FORBIDDEN: AtomicBool = AtomicBool::new(false);
@@ -42,7 +46,7 @@ impl Bump {
     fn bump(&self, layout: Layout) -> Option<*mut u8> {
         let mut used = self.used.load(Ordering::Relaxed);
         loop {
-            let begin = (self.start() + used).next_multiple_of(layout.align()) - self.start();
+            let begin = (self.start() + used).next_multiple_of(layout.align().max(ALIGN)) - self.start();
             let end = begin.checked_add(layout.size())?;
             if end > ARENA {
                 return None;

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fixture::{Fixture, Kind};
@@ -66,8 +66,14 @@ fn show(nixrun: &Path, fixture: &Fixture) -> Result<ExitCode> {
     fs::create_dir_all(&host_root)?;
     fixture::install(fixture, &host_root, NAME)?;
     let host_root = fs::canonicalize(host_root)?;
-    // The shell delivers Ctrl-C to the whole group; nixrun acts on it, and we wait for nixrun.
-    signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::new(AtomicBool::new(false)))?;
+    // The host's own /run, so that nixrun sees whether systemd runs here.
+    let _ = fs::remove_dir(host_root.join("run"));
+    let _ = std::os::unix::fs::symlink("/run", host_root.join("run"));
+    // The shell delivers Ctrl-C to the whole group; nixrun acts on it, and we wait for nixrun. SIGTERM is for us
+    // alone, and passed on.
+    let (interrupted, terminated) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    signal_hook::flag::register(signal_hook::consts::SIGINT, interrupted)?;
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, terminated.clone())?;
     let log = host_root.join("console.log");
     let mut booted = Booted::start(nixrun, &host_root, &log)?;
     let ready = booted.wait_ready()?;
@@ -75,10 +81,22 @@ fn show(nixrun: &Path, fixture: &Fixture) -> Result<ExitCode> {
     let page = booted.begun.elapsed();
     println!("{NAME} was ready {} after `nixrun boot {NAME}`, its page {}", seconds(ready), seconds(page));
     println!("  open        http://127.0.0.1:8080/   (it says {})", answer.trim());
-    println!("  look inside {} --host-root {} exec {NAME} -- systemctl status", nixrun.display(), host_root.display());
+    println!(
+        "  look inside {} --host-root {} exec {NAME} -- systemctl status",
+        nixrun.display(),
+        host_root.display()
+    );
     println!("  console     {}", log.display());
     println!("Ctrl-C shuts it down.");
-    let status = booted.child.wait()?;
+    let status = loop {
+        if let Some(status) = booted.child.try_wait()? {
+            break status;
+        }
+        if terminated.swap(false, Ordering::Relaxed) {
+            booted.terminate()?;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
     println!("{NAME} was shut down ({status}).");
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -129,10 +147,14 @@ impl Booted {
     /// Asks nixrun to shut the container down, by its pid, and waits.
     fn stop(mut self) -> Result<(ExitStatus, Duration)> {
         let begun = Instant::now();
-        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into()?);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+        self.terminate()?;
         let status = self.child.wait()?;
         Ok((status, begun.elapsed()))
+    }
+
+    fn terminate(&self) -> Result<()> {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into()?);
+        Ok(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?)
     }
 
     fn log(&self) -> String {
@@ -162,7 +184,9 @@ fn wait_for_page(address: &str, patience: Duration) -> Result<String> {
             Err(error) => error,
         };
         if begun.elapsed() > patience {
-            return Err(format!("http://{address}/ gave no page within {}: {error}", seconds(patience)).into());
+            return Err(
+                format!("http://{address}/ gave no page within {}: {error}", seconds(patience)).into()
+            );
         }
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -81,7 +81,8 @@ fn fixtures() -> Result<()> {
 
 fn nixrun() -> Result<std::path::PathBuf> {
     require_rust_target(NIXRUN_TARGET)?;
-    let built = build(&["build", "--package", "nixrun", "--bin", "nixrun", "--target", NIXRUN_TARGET], "bin")?;
+    let built =
+        build(&["build", "--package", "nixrun", "--bin", "nixrun", "--target", NIXRUN_TARGET], "bin")?;
     built.into_iter().next().map(|(_, path)| path).ok_or_else(|| "cargo built no nixrun".into())
 }
 
@@ -91,7 +92,8 @@ fn workspace(filter: &str, nixrun: &std::path::Path) -> Result<()> {
     let mut nextest = Command::new(cargo());
     nextest.args(["nextest", "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
     let has_nextest = nextest.status().is_ok_and(|status| status.success());
-    let arguments: &[&str] = if has_nextest { &["nextest", "run", "--no-fail-fast"] } else { &["test", "--no-fail-fast"] };
+    let arguments: &[&str] =
+        if has_nextest { &["nextest", "run", "--no-fail-fast"] } else { &["test", "--no-fail-fast"] };
     let mut command = Command::new(cargo());
     command.args(arguments).args(["--workspace", "--exclude", "vm", "--lib", "--bins", "--tests"]);
     if !filter.is_empty() {
@@ -100,7 +102,10 @@ fn workspace(filter: &str, nixrun: &std::path::Path) -> Result<()> {
     must_succeed(in_ci(command.env("NIXRUN_BIN", nixrun)))?;
     if has_nextest && filter.is_empty() {
         // nextest does not run the examples in the documentation.
-        must_succeed(Command::new(cargo()).args(["test", "--quiet", "--doc", "-p", "runtime", "-p", "netsetup", "-p", "nixrun"]))?;
+        must_succeed(
+            Command::new(cargo())
+                .args(["test", "--quiet", "--doc", "-p", "runtime", "-p", "netsetup", "-p", "nixrun"]),
+        )?;
     }
     Ok(())
 }
@@ -122,7 +127,11 @@ fn in_ci(command: &mut Command) -> &mut Command {
 
 fn must_succeed(command: &mut Command) -> Result<()> {
     let status = command.stdin(Stdio::null()).status()?;
-    if status.success() { Ok(()) } else { Err(format!("{:?} ended with {status}", command.get_program()).into()) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{:?} ended with {status}", command.get_program()).into())
+    }
 }
 
 fn cargo() -> std::ffi::OsString {

@@ -1,68 +1,91 @@
 //! `cargo xtask demo --check`: everything that the sample container must do, seen from where it matters.
 //!
 //! ```text
-//!   outside (a network namespace: 198.51.100.2, 2001:db8:51::2)
-//!      | uplink
-//!   the host (network and mount namespaces of our own: 198.51.100.1, 2001:db8:51::1)
+//!   outside (a network namespace: 203.0.113.2, 2001:db8::2)
+//!      |
+//!   the host (network and mount namespaces of our own: 203.0.113.1, 2001:db8::1)
 //!      | ve-nextcloud
 //!   the container
 //! ```
 //! The outside has no route to the container's addresses: what comes back was translated.
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpStream};
+use std::fs;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Mutex;
 use std::time::Duration;
 
-use blackbox::Host;
 use fixture::Fixture;
+use support::{HOST4, HOST6, Host, OUTSIDE4, OUTSIDE6, Outside};
 
-use super::{Booted, NAME, get, wait_for_page};
+use super::{Booted, NAME, PATIENCE, get, wait_for_page};
 use crate::Result;
 
-const PROGRAMS: &[(&str, &str)] =
-    &[("ip", "iproute2"), ("nft", "nftables"), ("socat", "socat"), ("curl", "curl"), ("strace", "strace")];
+const PROGRAMS: &[(&str, &str)] = &[
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("curl", "curl"),
+    ("strace", "strace"),
+    ("setpriv", "util-linux"),
+];
 
 /// Runs all checks; the line of figures, or the first thing that is not as it must be.
 pub(super) fn check(nixrun: &Path, fixture: &Fixture) -> Result<String> {
     fixture::require(PROGRAMS)?;
-    let outcome = Mutex::new(Err("the demo needs namespaces of its own, which this machine refuses".to_owned()));
-    blackbox::on_host(|host| {
-        let result = on_host(host, nixrun, fixture).map_err(|error| error.to_string());
-        *outcome.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = result;
-    });
-    Ok(outcome.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)?)
+    Host::with(|host| on_host(&Demo { host, nixrun }, fixture).map_err(|error| Failed(error.to_string())))
+        .map_err(|Failed(why)| why.into())
 }
 
-fn on_host(host: &Host, nixrun: &Path, fixture: &Fixture) -> Result<String> {
-    let _outside = Outside::connect(host);
-    fixture::install(fixture, host.dir(), NAME)?;
-    // What the first boot makes for good: the root and the container's own profiles.
-    std::fs::create_dir_all(host.root_of(NAME))?;
-    for kind in ["profiles", "gcroots"] {
-        std::fs::create_dir_all(host.path("nix/var/nix").join(kind).join("per-container").join(NAME))?;
-    }
-    std::fs::create_dir_all(host.path("output"))?;
-    let before = host.snapshot();
-    let log = host.path("output/console");
+/// Why a check failed, on its way out of the host's thread.
+struct Failed(String);
 
-    let mut first = Booted::start(nixrun, host.dir(), &log)?;
+impl From<support::Error> for Failed {
+    fn from(error: support::Error) -> Failed {
+        Failed(error.to_string())
+    }
+}
+
+/// The host and the nixrun under test.
+struct Demo<'a> {
+    host: &'a Host,
+    nixrun: &'a Path,
+}
+
+impl Demo<'_> {
+    fn nixrun(&self, arguments: &[&str]) -> Command {
+        let mut command = self.host.command(self.nixrun);
+        command.arg("--host-root").arg(self.host.root()).args(arguments);
+        command
+    }
+
+    fn exec(&self, arguments: &[&str], doing: &str) -> Result<String> {
+        output(&mut self.nixrun(&[&["exec", NAME, "--"], arguments].concat()), doing)
+    }
+}
+
+fn on_host(demo: &Demo<'_>, fixture: &Fixture) -> Result<String> {
+    let host = demo.host;
+    let outside = host.outside()?;
+    fixture::install(fixture, host.root(), NAME)?;
+    let log = host.root().join("console");
+    let before = host.snapshot()?;
+
+    let mut first = Booted::start(demo.nixrun, host.root(), &log)?;
     let ready = first.wait_ready()?;
-    let page = wait_for_page("198.51.100.1:8080", Duration::from_secs(10))?;
+    let page = wait_for_page(&format!("{HOST4}:8080"), Duration::from_secs(10))?;
     let answered = first.begun.elapsed();
-    pages(&page)?;
-    reaches_outside(host)?;
-    firewall()?;
-    inside(host)?;
+    pages(&page, &outside)?;
+    reaches_outside(demo, &outside)?;
+    inside(demo)?;
+    firewall(&outside)?;
     let value = number(&get("127.0.0.1:8080", "/")?)?;
     let (status, stop) = first.stop()?;
     expect(status.success(), || format!("nixrun ended with {status} instead of 0"))?;
-    same(&before, host, "after the stop")?;
+    before.require_same(&host.snapshot()?, "after the stop")?;
 
-    let helpers = programs_started(host, nixrun, value)?;
-    same(&before, host, "after the second boot")?;
+    let helpers = second_boot(demo, value)?;
+    before.require_same(&host.snapshot()?, "after the second boot")?;
     Ok(format!(
         "demo --check: READY {} ms, first page {} ms, stop {} ms, value {value} kept over a restart, {helpers}",
         ready.as_millis(),
@@ -71,109 +94,83 @@ fn on_host(host: &Host, nixrun: &Path, fixture: &Fixture) -> Result<String> {
     ))
 }
 
-/// The network namespace that stands for the rest of the world.
-struct Outside<'h>(&'h Host);
-
-impl Outside<'_> {
-    fn connect(host: &Host) -> Outside<'_> {
-        host.sh("ip netns add outside
-            ip link add uplink type veth peer name world netns outside
-            ip addr add 198.51.100.1/24 dev uplink; ip addr add 2001:db8:51::1/64 dev uplink nodad
-            ip link set uplink up; ip route add default via 198.51.100.2
-            ip -n outside addr add 198.51.100.2/24 dev world
-            ip -n outside addr add 2001:db8:51::2/64 dev world nodad
-            ip -n outside link set lo up; ip -n outside link set world up
-            ip -6 route add default via 2001:db8:51::2");
-        // Both answer with the address that they were called from.
-        for listen in ["TCP4-LISTEN:9000,bind=198.51.100.2", "TCP6-LISTEN:9000,bind=[2001:db8:51::2],ipv6only"] {
-            let socat = ["socat", &format!("{listen},fork,reuseaddr"), "SYSTEM:echo $SOCAT_PEERADDR"].join("\u{1}");
-            let mut command = host.command("ip");
-            command.args(["netns", "exec", "outside"]).args(socat.split('\u{1}'));
-            // It ends with the host's control group.
-            drop(command.spawn());
-        }
-        // Link-local addresses settle, so that both snapshots have them.
-        std::thread::sleep(Duration::from_millis(2500));
-        Outside(host)
-    }
-}
-
-impl Drop for Outside<'_> {
-    fn drop(&mut self) {
-        self.0.end_processes();
-        self.0.sh("ip netns del outside");
-    }
-}
-
 /// HTTP 200 with the value that was read back from PostgreSQL: from the host's address, from 127.0.0.1, from the
 /// outside.
-fn pages(first: &str) -> Result<()> {
+fn pages(first: &str, outside: &Outside) -> Result<()> {
     let first = number(first)?;
     let second = number(&get("127.0.0.1:8080", "/")?)?;
-    let curl = ["netns", "exec", "outside", "curl", "-sf", "-m", "20", "http://198.51.100.1:8080/"];
-    let third = number(&output(Command::new("ip").args(curl), "get the page from outside")?)?;
-    let curl = ["netns", "exec", "outside", "curl", "-sf", "-m", "20", "http://[2001:db8:51::1]:8080/"];
-    let fourth = number(&output(Command::new("ip").args(curl), "get the page from outside by IPv6")?)?;
+    let third = number(&outside.netns().sh(&format!("curl -sf -m 20 http://{HOST4}:8080/"))?)?;
+    let fourth = number(&outside.netns().sh(&format!("curl -sf -m 20 'http://[{HOST6}]:8080/'"))?)?;
     expect([second, third, fourth] == [first + 1, first + 2, first + 3], || {
         format!("the database counted {first}, {second}, {third}, {fourth} for four visits")
     })
 }
 
 fn number(page: &str) -> Result<u64> {
-    let value: serde_json::Value = serde_json::from_str(page).map_err(|error| format!("the page {page:?}: {error}"))?;
+    let value: serde_json::Value =
+        serde_json::from_str(page).map_err(|error| format!("the page {page:?}: {error}"))?;
     value["value"].as_u64().ok_or_else(|| format!("the page {page:?} has no value from the database").into())
 }
 
 /// The container calls the outside, which sees the host's address.
-fn reaches_outside(host: &Host) -> Result<()> {
-    for (to, seen) in [("198.51.100.2", "198.51.100.1"), ("2001:db8:51::2", "[2001:0db8:0051:0000:0000:0000:0000:0001]")] {
-        let script = format!("exec 3<>/dev/tcp/{to}/9000 && cat <&3");
-        let mut exec = host.nixrun(&["exec", NAME, "--", "bash", "-c", &script]);
-        let answer = output(&mut exec, &format!("call {to} from the container"))?;
-        expect(answer.trim() == seen, || format!("{to} was called from {:?} instead of {seen}", answer.trim()))?;
+fn reaches_outside(demo: &Demo<'_>, outside: &Outside) -> Result<()> {
+    for (to, seen) in [(IpAddr::V4(OUTSIDE4), IpAddr::V4(HOST4)), (OUTSIDE6.into(), HOST6.into())] {
+        let served = outside.serve_once(SocketAddr::new(to, 9000))?;
+        let script = format!("exec 3<>/dev/tcp/{to}/9000 && echo >&3 && cat <&3");
+        let answer = demo.exec(&["bash", "-c", &script], &format!("call {to} from the container"))?;
+        let peer = served.asked_by()?;
+        expect(answer.ends_with("outside\n") && peer == seen, || {
+            format!("{to} was called from {peer} instead of {seen}, and answered {answer:?}")
+        })?;
     }
     Ok(())
 }
 
-/// The container's own nftables: 80 is open, PostgreSQL listens on 5432 and cannot be reached.
-fn firewall() -> Result<()> {
+/// The container's own nftables, from the host and from an outside with a route to it: 80 is open; PostgreSQL
+/// listens on 5432 and cannot be reached.
+fn firewall(outside: &Outside) -> Result<()> {
     get("10.233.1.2:80", "/?read")?;
+    outside
+        .netns()
+        .sh(&format!("ip route add 10.233.1.2 via {HOST4}; curl -sf -m 20 http://10.233.1.2/?read"))?;
     let database: SocketAddr = "10.233.1.2:5432".parse()?;
-    let reached = TcpStream::connect_timeout(&database, Duration::from_millis(1500)).is_ok();
-    expect(!reached, || "the container's firewall let 5432 through".to_owned())
+    let reach = || TcpStream::connect_timeout(&database, Duration::from_millis(1200)).is_ok();
+    let reached = [reach(), outside.netns().run(|| Ok(reach()))?];
+    expect(reached == [false, false], || "the container's firewall let 5432 through".to_owned())
 }
 
-fn inside(host: &Host) -> Result<()> {
-    let exec = |arguments: &[&str], doing: &str| {
-        output(&mut host.nixrun(&[&["exec", NAME, "--"], arguments].concat()), doing)
-    };
-    let state = exec(&["systemctl", "is-system-running", "--wait"], "ask for the state of the system")?;
+fn inside(demo: &Demo<'_>) -> Result<()> {
+    let state =
+        demo.exec(&["systemctl", "is-system-running", "--wait"], "ask for the state of the system")?;
     expect(state.trim() == "running", || format!("systemd is {:?} instead of running", state.trim()))?;
-    let failed = exec(&["systemctl", "--failed", "--quiet", "--no-legend"], "list failed units")?;
+    let failed = demo.exec(&["systemctl", "--failed", "--quiet", "--no-legend"], "list failed units")?;
     expect(failed.trim().is_empty(), || format!("units failed: {failed}"))?;
-    let listens = exec(&["sh", "-c", "ss -ltn | grep -c ':5432 '"], "look for PostgreSQL")?;
-    expect(listens.trim() != "0", || "PostgreSQL does not listen, so the firewall proves nothing".to_owned())?;
-    let status = host.nixrun(&["exec", NAME, "--", "sh", "-c", "exit 42"]).status()?;
+    // Or the firewall's silence would prove nothing.
+    demo.exec(&["sh", "-c", "ss -ltn | grep -q '0.0.0.0:5432 '"], "see PostgreSQL listen on every address")?;
+    let status = demo.nixrun(&["exec", NAME, "--", "sh", "-c", "exit 42"]).status()?;
     expect(status.code() == Some(42), || format!("exec passed on {status} instead of 42"))
 }
 
 /// Boots once more under strace: the state is still there, and nixrun starts no program but the container's init.
-fn programs_started(host: &Host, nixrun: &Path, value: u64) -> Result<String> {
-    let trace = host.path("output/trace");
-    let mut command = host.command("strace");
-    command.args(["-f", "-qq", "-e", "trace=execve,clone,clone3,fork,vfork", "-o"]).arg(&trace).arg(nixrun);
-    command.arg("--host-root").arg(host.dir()).args(["boot", NAME]);
-    let mut child = command.stdout(std::fs::File::create(host.path("output/console"))?).spawn()?;
-    let page = wait_for_page("127.0.0.1:8080", super::PATIENCE)?;
-    let again = number(&page)?;
-    let stopped = host.nixrun(&["stop", NAME]).status()?;
+fn second_boot(demo: &Demo<'_>, value: u64) -> Result<String> {
+    let trace = demo.host.root().join("trace");
+    let mut command = demo.host.command("strace");
+    command
+        .args(["-f", "-qq", "-e", "trace=execve,clone,clone3,fork,vfork", "-o"])
+        .arg(&trace)
+        .arg(demo.nixrun);
+    command.arg("--host-root").arg(demo.host.root()).args(["--quiet", "boot", NAME]);
+    let mut child = command.stdout(fs::File::create(demo.host.root().join("console"))?).spawn()?;
+    let again = number(&wait_for_page("127.0.0.1:8080", PATIENCE)?)?;
+    let stopped = demo.nixrun(&["stop", NAME]).status()?;
     let status = child.wait()?;
     expect(status.success() && stopped.success(), || {
         format!("the second boot ended with {status}, its stop with {stopped}")
     })?;
     expect(again == value + 1, || format!("the database said {again} after a restart, and {value} before"))?;
-    let started = started_by_first(&std::fs::read_to_string(trace)?);
-    let only_init = matches!(&started[..], [init] if init.starts_with("/nix/store/") && init.ends_with("/init"));
+    let started = started_by_first(&fs::read_to_string(trace)?);
+    let only_init =
+        matches!(&started[..], [init] if init.starts_with("/nix/store/") && init.ends_with("/init"));
     expect(only_init, || format!("nixrun started {started:?} instead of the container's init alone"))?;
     Ok("no helper process".to_owned())
 }
@@ -194,20 +191,14 @@ fn started_by_first(trace: &str) -> Vec<String> {
         let made = ["clone", "fork", "vfork", "<... clone", "<... fork", "<... vfork"];
         let child = call.rsplit_once(" = ").filter(|_| made.iter().any(|name| call.starts_with(name)));
         if let Some((how, child)) = child.filter(|_| first.contains(pid)) {
-            if how.contains("CLONE_THREAD") { first.insert(child) } else { children.insert(child) };
+            if how.contains("CLONE_THREAD") {
+                first.insert(child)
+            } else {
+                children.insert(child)
+            };
         }
     }
     started
-}
-
-fn same(before: &blackbox::Snapshot, host: &Host, when: &str) -> Result<()> {
-    let after = host.snapshot();
-    // What the traffic taught the host about the outside, and what the container wrote into its own gcroots.
-    let expected = |line: &&str| line.contains(" dev uplink lladdr ") || line.contains("gcroots/per-container/");
-    let difference = before.difference(&after);
-    let difference: Vec<&str> = difference.lines().filter(|line| !expected(line)).collect();
-    let difference = difference.join("\n");
-    expect(difference.is_empty(), || format!("{when} the host is not as before:\n{difference}"))
 }
 
 fn output(command: &mut Command, doing: &str) -> Result<String> {

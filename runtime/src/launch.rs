@@ -31,8 +31,8 @@ impl Launched {
         let flags = SockFlag::SOCK_CLOEXEC;
         let (channel, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
             .doing(|| "make the channel to the container's first process".to_owned())?;
-        let fd = theirs.as_raw_fd();
-        let child = clone_into(namespaces, Some(cgroup), || run::run(script, fd))
+        let ends = [theirs.as_raw_fd(), channel.as_raw_fd()];
+        let child = clone_into(namespaces, Some(cgroup), || run::run(script, ends))
             .doing(|| "create the container's namespaces".to_owned())?;
         Ok(Launched { child, channel, reaped: false })
     }
@@ -167,5 +167,36 @@ impl Paused {
         self.cgroup.restrict_devices(&crate::devices::compile(&crate::devices::default_rules()))?;
         self.launched.go(&self.prepared.script, &self.prepared.plan.mounts)?;
         Supervisor::new(self.launched, self.prepared, self.cgroup)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::print_stdout, reason = "why a test was skipped")]
+mod tests {
+    use std::time::Duration;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+    use crate::child::script::Op;
+
+    /// The case that PR_SET_PDEATHSIG cannot cover: a parent that died before the child had asked for it.
+    #[test]
+    fn a_child_whose_parent_is_gone_does_not_wait_for_it() {
+        if !nix::unistd::geteuid().is_root() {
+            assert!(std::env::var_os("NIXRUN_MUST_WORK").is_none(), "this test needs root");
+            println!("skipped: needs root");
+            return;
+        }
+        let facts = crate::host::HostFacts::probe(&crate::HostPaths::default()).unwrap();
+        let own = facts.cgroup.map(|group| group.own).unwrap();
+        let mut script = Script::default();
+        script.push(Op::Await, "wait");
+        let mut launched = Launched::start(&script, 0, File::open(own).unwrap().as_fd()).unwrap();
+        // What the kernel does with the parent's end when the parent dies.
+        launched.channel = File::open("/dev/null").unwrap().into();
+        let mut fds = [PollFd::new(launched.pidfd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(Duration::from_secs(20)).unwrap();
+        assert_eq!(poll(&mut fds, timeout), Ok(1), "the child still waits");
     }
 }

@@ -20,8 +20,10 @@ const TIOCSCTTY: u64 = 0x540e;
 /// Exit status of a child that could not execute its program; the parent goes by the report, not by this.
 const FAILED: i32 = 127;
 
-/// Runs the script in a freshly cloned child. `channel` is the child's end of the SEQPACKET pair.
-pub(crate) fn run(script: &Script, channel: RawFd) -> Infallible {
+/// Runs the script in a freshly cloned child, with the child's end of the SEQPACKET pair and its copy of the parent's.
+pub(crate) fn run(script: &Script, [channel, parents]: [RawFd; 2]) -> Infallible {
+    // First of all: while we hold it ourselves, the parent's death is no end of file.
+    close(parents);
     for (index, op) in script.ops.iter().enumerate() {
         if let Err(failure) = perform(script, channel, *op) {
             send(channel, Report::Failed { op: index as u16, failure });

@@ -2,10 +2,10 @@
 //! and the host's settings. The first one in sets it up, the last one out removes it.
 //!
 //! ```text
-//! STATE_DIR/network/lock            flock'ed by whoever reads to write
-//!                  /state.json      before it is made: what was changed on the host (State)
-//!                  /users/NAME      before it is made: what a container has here (Registration)
-//!                  /claims/KEY      symlink to the NAME that has an address or a port
+//! STATE_DIR/.network/lock           flock'ed by whoever reads to write
+//!                   /state.json     before it is made: what was changed on the host (State)
+//!                   /users/NAME     before it is made: what a container has here (Registration)
+//!                   /claims/KEY     symlink to the NAME that has an address or a port
 //! ```
 //! Each file is in place before what it names is made, and goes after it is removed: what is named may not be
 //! there, but nothing is there that is not named. Claims make a conflict visible by its key, without reading the

@@ -26,7 +26,8 @@ pub struct Veth {
     /// A bridge on the host that the host's end joins. The host's end then has no address of its own and is
     /// called `vb-NAME` instead of `ve-NAME`.
     pub bridge: Option<String>,
-    /// MAC address of the container's end; nspawn's stable one when absent.
+    /// MAC address of the container's end, a unicast one, first octet first; nspawn's stable one when absent
+    /// ([`crate::names::container_mac`]).
     pub container_mac: Option<[u8; 6]>,
     /// IPv4 address of the host's end (`HOST_ADDRESS`), a /32 as NixOS sets it. It is the container's default
     /// gateway, also when it belongs to the bridge.
@@ -68,11 +69,12 @@ pub enum Protocol {
 pub struct Forward {
     /// Transport protocol.
     pub protocol: Protocol,
-    /// Only this address of the host listens; all of them when absent.
+    /// Only this address of the host listens; all of them when absent. `::1` is refused: the kernel sends no packet
+    /// from it through another link.
     pub host_address: Option<IpAddr>,
-    /// Port on the host.
+    /// Port on the host, from 1 on.
     pub host_port: u16,
-    /// Port in the container.
+    /// Port in the container, from 1 on.
     pub container_port: u16,
 }
 

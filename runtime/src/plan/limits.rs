@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::host::HostFacts;
 
-/// One `RLIMIT_*`.
+/// One `RLIMIT_*`, in the unit that getrlimit(2) gives it: bytes, seconds, microseconds (`RTTIME`) or a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Limit {
     /// `RLIMIT_*` number.
@@ -13,7 +13,7 @@ pub struct Limit {
     pub name: &'static str,
     /// Soft limit; `u64::MAX` is infinity.
     pub soft: u64,
-    /// Hard limit.
+    /// Hard limit, likewise; at most our own where we may not raise it.
     pub hard: u64,
 }
 

@@ -47,13 +47,13 @@ pub struct Plan {
     pub cwd: PathBuf,
     /// Bounding, effective, permitted and inheritable capabilities.
     pub capabilities: CapSet,
-    /// Resource limits of PID 1.
+    /// Resource limits of PID 1; those of the container's other processes follow from them.
     pub limits: Vec<Limit>,
     /// The control group.
     pub cgroup: CgroupPlan,
     /// What `/dev/console` is connected to.
     pub console: Console,
-    /// The signal that asks PID 1 to shut down.
+    /// The signal that asks PID 1 to shut down, by the kernel's number.
     pub stop_signal: i32,
     /// Whether PID 1 says itself when it is ready.
     pub notify_ready: bool,

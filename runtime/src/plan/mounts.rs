@@ -92,7 +92,7 @@ pub enum Source {
     },
     /// A tmpfs, filled before anybody sees it.
     Tmpfs {
-        /// Options, `key=value`.
+        /// Options as of tmpfs(5): key and value, or a flag. Sizes may be percentages of the machine's memory.
         options: Vec<(String, Option<String>)>,
         /// What is put into it.
         entries: Vec<Entry>,
@@ -153,7 +153,7 @@ pub enum Entry {
         /// Where it leads.
         to: PathBuf,
     },
-    /// A character (`b` false) or block device.
+    /// A device node: a character device unless `block` says otherwise.
     Device {
         /// Path relative to the tmpfs.
         path: PathBuf,

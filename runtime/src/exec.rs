@@ -84,7 +84,6 @@ fn open_terminal(state: &State, leader: &OwnedFd) -> Result<(OwnedFd, OwnedFd), 
     // The path just opened is the leader's only if the leader still lives.
     process::pidfd_send_signal(leader.as_fd(), 0).doing(doing)?;
     let flags = libc::O_PATH | libc::O_DIRECTORY;
-    // Whatever the container put there: a master that is none fails at the first ioctl.
     let devpts = inroot::open(root.as_raw_fd(), c"dev/pts", flags, Make::Nothing, false)
         .map(inroot::owned)
         .map_err(|failure| nix::errno::Errno::from_raw(failure.errno))

@@ -2,16 +2,36 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use super::Result;
+use nix::errno::Errno;
+use nix::sys::statfs::fstatfs;
+
 use super::error::check;
 use super::fd::openat2;
+use super::inroot::{RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS};
+use super::{Result, SyscallError};
+
+/// `openat2` resolve flag: no mount point on the way.
+const RESOLVE_NO_XDEV: u64 = 0x01;
+/// `DEVPTS_SUPER_MAGIC` (linux/magic.h).
+const DEVPTS: u64 = 0x1cd1;
 
 /// Opens a new pty in the devpts instance whose root is `devpts`: its master, unlocked, and its number.
 ///
 /// # Errors
-/// The kernel's; ENOSPC when the instance has as many as it may.
+/// The kernel's; ENOSPC when the instance has as many as it may. ENODEV when the directory is no devpts: what a
+/// container put there is not opened, because it may be a link to a device of the host, and opening one can be
+/// enough (a watchdog starts).
 pub fn open(devpts: BorrowedFd<'_>) -> Result<(OwnedFd, u32)> {
-    let master = openat2(devpts, c"ptmx", libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK, 0, 0)?;
+    let failed = |errno| SyscallError::new("fstatfs", "not a devpts", errno);
+    let kind = fstatfs(devpts).map_err(failed)?.filesystem_type().0;
+    // The number's type differs between libcs.
+    #[allow(clippy::unnecessary_cast)]
+    if kind as u64 != DEVPTS {
+        return Err(failed(Errno::ENODEV));
+    }
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK;
+    let resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV;
+    let master = openat2(devpts, c"ptmx", flags, 0, resolve)?;
     let mut number: libc::c_uint = 0;
     // SAFETY: the kernel reads one int.
     let result = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK as _, &raw const UNLOCKED) };
@@ -46,5 +66,20 @@ pub fn copy_window_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
     if unsafe { libc::ioctl(from.as_raw_fd(), libc::TIOCGWINSZ as _, &raw mut size) } == 0 {
         // SAFETY: the kernel reads one winsize.
         unsafe { libc::ioctl(to.as_raw_fd(), libc::TIOCSWINSZ as _, &raw const size) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn only_a_devpts_has_ptys() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/null", dir.path().join("ptmx")).unwrap();
+        let error = open(std::fs::File::open(dir.path()).unwrap().as_fd()).unwrap_err();
+        assert_eq!(error.errno(), Errno::ENODEV, "/dev/null was opened: {error}");
     }
 }

@@ -294,12 +294,13 @@ fn start_returns_when_ready_and_stop_ends_it() {
         host.install(Kind::Mini, "mini");
         assert_eq!(host.boot("mini").stop().code, Some(0));
         let before = host.snapshot();
-        host.ok(&["start", "mini"]);
+        let started = finish(&mut host.nixrun(&["start", "mini"]));
+        let log = || std::fs::read_to_string(host.path("var/log/nixrun/mini.log")).unwrap_or_default();
+        assert_eq!(started.code, Some(0), "{}{}", started.err, log());
         let status: serde_json::Value =
             serde_json::from_str(&host.ok(&["status", "--json", "mini"])).unwrap();
         assert_eq!(status["phase"], "running");
-        let log = std::fs::read_to_string(host.path("var/log/nixrun/mini.log")).unwrap();
-        assert!(log.contains("<<< NixOS-shaped stage 2: "), "{log}");
+        assert!(log().contains("<<< NixOS-shaped stage 2: "), "{}", log());
         // A reboot is nixrun's own business here: nobody else would start it again.
         let first = status["leader"].as_i64().unwrap();
         kill(Pid::from_raw(first as i32), Signal::SIGINT).unwrap();

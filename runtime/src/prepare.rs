@@ -160,7 +160,9 @@ impl Prepared {
         let mut env = self.plan.env.clone();
         let uuid = rootfs::format_uuid(self.uuid);
         if !env.iter().any(|(key, _)| key == "container_uuid") {
-            env.push(("container_uuid".into(), uuid.into()));
+            // Behind LOGNAME, where nspawn has it.
+            let place = env.iter().position(|(key, _)| key == "LOGNAME").map_or(env.len(), |at| at + 1);
+            env.insert(place, ("container_uuid".into(), uuid.into()));
         }
         image(&self.plan.argv, &env)
     }

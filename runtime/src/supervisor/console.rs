@@ -1,11 +1,13 @@
 //! The console's pty: output to the caller, input from it when it is interactive.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::PollFlags;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::Mode;
 use nix::sys::termios::{self, SetArg, Termios};
 
 use super::Attached;
@@ -17,6 +19,9 @@ const CHUNK: usize = 4096;
 /// `^]` three times within a second ends an interactive session, as in nspawn.
 const ESCAPE: u8 = 0x1d;
 const ESCAPE_TIME: Duration = Duration::from_secs(1);
+/// How long the last output may take: a terminal that nobody reads must not keep a dead container's network, control
+/// group and lock.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// Moves bytes between the console's master and the caller.
 #[derive(Debug)]
@@ -24,7 +29,7 @@ pub(super) struct Forward<'a> {
     master: Option<BorrowedFd<'a>>,
     /// Kept open: while no process has the terminal open, its master would report a hang-up without end.
     _terminal: Option<OwnedFd>,
-    output: Option<BorrowedFd<'a>>,
+    output: Option<Output<'a>>,
     input: Option<BorrowedFd<'a>>,
     to_output: Vec<u8>,
     to_master: Vec<u8>,
@@ -44,7 +49,7 @@ impl<'a> Forward<'a> {
         let forward = Forward {
             master: master.map(AsFd::as_fd),
             _terminal: terminal,
-            output: attached.output,
+            output: attached.output.map(Output::new),
             input,
             to_output: Vec::new(),
             to_master: Vec::new(),
@@ -61,7 +66,7 @@ impl<'a> Forward<'a> {
         [
             self.master.filter(|_| self.to_output.is_empty()).map(|fd| (fd, read)),
             self.input.filter(|_| self.to_master.is_empty()).map(|fd| (fd, read)),
-            self.output.filter(|_| !self.to_output.is_empty()).map(|fd| (fd, write)),
+            self.output.as_ref().filter(|_| !self.to_output.is_empty()).map(|output| (output.as_fd(), write)),
             self.master.filter(|_| !self.to_master.is_empty()).map(|fd| (fd, write)),
         ]
     }
@@ -72,11 +77,7 @@ impl<'a> Forward<'a> {
             if self.to_output.is_empty() {
                 self.to_output = read_ready(master).unwrap_or_default();
             }
-            if let Some(output) = self.output {
-                flush(output, &mut self.to_output, &mut self.output);
-            } else {
-                self.to_output.clear();
-            }
+            self.flush_output();
             if let Some(input) = self.input.filter(|_| self.to_master.is_empty()) {
                 match read_ready(input) {
                     Some(bytes) if bytes.is_empty() => self.input = None,
@@ -87,28 +88,44 @@ impl<'a> Forward<'a> {
                     None => {}
                 }
             }
-            let mut open = Some(master);
-            flush(master, &mut self.to_master, &mut open);
+            // Without the master there is nothing to type into: what it does not take is lost.
+            let _ = flush(master, &mut self.to_master);
         }
     }
 
-    /// Passes on what the container wrote last.
+    /// An output that nobody reads any more is given up.
+    fn flush_output(&mut self) {
+        match self.output.as_ref().map(|output| flush(output.as_fd(), &mut self.to_output)) {
+            Some(Ok(())) => {}
+            Some(Err(_)) => self.output = None,
+            None => self.to_output.clear(),
+        }
+    }
+
+    /// Passes on what was written last, as far as it is taken within [`DRAIN_TIME`].
     pub(super) fn drain(&mut self) {
+        let deadline = Instant::now() + DRAIN_TIME;
         while let Some(master) = self.master {
-            if let Some(output) = self.output {
-                let _ = write_all(output, &self.to_output);
+            self.flush_output();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
             }
-            self.to_output = match read_ready(master) {
-                Some(bytes) if !bytes.is_empty() => bytes,
-                _ => return,
-            };
+            if let Some(output) = self.output.as_ref().filter(|_| !self.to_output.is_empty()) {
+                wait(output.as_fd(), PollFlags::POLLOUT, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+                continue;
+            }
+            self.to_output = read_ready(master).unwrap_or_default();
+            if self.to_output.is_empty() {
+                return;
+            }
         }
     }
 
     /// Gives the console the size of the caller's terminal.
     pub(super) fn resize(&self) {
-        if let (Some(master), Some(output)) = (self.master, self.output) {
-            pty::copy_window_size(output, master);
+        if let (Some(master), Some(output)) = (self.master, &self.output) {
+            pty::copy_window_size(output.as_fd(), master);
         }
     }
 
@@ -146,36 +163,52 @@ fn read_ready(fd: BorrowedFd<'_>) -> Option<Vec<u8>> {
     Some(buffer)
 }
 
-/// Writes what can be written without blocking; a descriptor that nobody reads any more is given up.
-fn flush<'a>(fd: BorrowedFd<'a>, bytes: &mut Vec<u8>, slot: &mut Option<BorrowedFd<'a>>) {
+/// Writes what can be written without blocking.
+fn flush(fd: BorrowedFd<'_>, bytes: &mut Vec<u8>) -> nix::Result<()> {
     while !bytes.is_empty() && is_ready(fd, PollFlags::POLLOUT) {
         match nix::unistd::write(fd, bytes) {
             Ok(length) => drop(bytes.drain(..length)),
             Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => return,
-            Err(_) => {
+            Err(Errno::EAGAIN) => return Ok(()),
+            Err(errno) => {
                 bytes.clear();
-                *slot = None;
+                return Err(errno);
             }
-        }
-    }
-}
-
-/// Writes everything, however long it takes.
-fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> nix::Result<()> {
-    while !bytes.is_empty() {
-        match nix::unistd::write(fd, bytes) {
-            Ok(length) => bytes = bytes.get(length..).unwrap_or_default(),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
         }
     }
     Ok(())
 }
 
-fn is_ready(fd: BorrowedFd<'_>, flags: PollFlags) -> bool {
-    let mut fds = [nix::poll::PollFd::new(fd, flags)];
-    nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+pub(super) fn is_ready(fd: BorrowedFd<'_>, flags: PollFlags) -> bool {
+    wait(fd, flags, PollTimeout::ZERO)
+}
+
+fn wait(fd: BorrowedFd<'_>, flags: PollFlags, timeout: PollTimeout) -> bool {
+    poll(&mut [PollFd::new(fd, flags)], timeout).is_ok_and(|ready| ready > 0)
+}
+
+/// Where output goes. A terminal says that it is writable when it takes one byte, and a write of more would block
+/// until somebody reads; so it is opened once more without blocking, which leaves the caller's descriptor as it is.
+#[derive(Debug)]
+struct Output<'a> {
+    given: BorrowedFd<'a>,
+    own: Option<OwnedFd>,
+}
+
+impl<'a> Output<'a> {
+    fn new(given: BorrowedFd<'a>) -> Output<'a> {
+        let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let path = format!("/proc/self/fd/{}", given.as_raw_fd());
+        let terminal = nix::unistd::isatty(given).unwrap_or(false);
+        let own = terminal.then(|| nix::fcntl::open(path.as_str(), flags, Mode::empty()).ok()).flatten();
+        Output { given, own }
+    }
+}
+
+impl AsFd for Output<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.own.as_ref().map_or(self.given, AsFd::as_fd)
+    }
 }
 
 /// The caller's terminal in raw mode, until dropped: the container's terminal does the echoing and line editing.
@@ -199,5 +232,32 @@ impl<'a> RawMode<'a> {
 impl Drop for RawMode<'_> {
     fn drop(&mut self) {
         let _ = termios::tcsetattr(self.terminal, SetArg::TCSADRAIN, &self.before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn output_that_nobody_reads_does_not_hold_us_up() {
+        let container = nix::pty::openpty(None, None).unwrap();
+        let user = nix::pty::openpty(None, None).unwrap();
+        let attached =
+            Attached { signals: None, output: Some(user.slave.as_fd()), input: None, grace: Duration::ZERO };
+        let mut forward = Forward::new(Some(&container.master), false, &attached).unwrap();
+        let mut terminal = std::fs::File::from(container.slave);
+        let begun = Instant::now();
+        for _ in 0..64 {
+            if is_ready(terminal.as_fd(), PollFlags::POLLOUT) {
+                terminal.write_all(&[b'x'; 1000]).unwrap();
+            }
+            forward.transfer();
+        }
+        assert!(begun.elapsed() < DRAIN_TIME);
+        forward.drain();
+        assert!(begun.elapsed() < DRAIN_TIME * 3);
     }
 }

@@ -124,17 +124,22 @@ enum Register {
     Access = 3,
     Major = 4,
     Minor = 5,
+    /// Bits in which the access differs from the rule.
+    Difference = 6,
+    Scratch = 7,
 }
 
-/// Operation codes (linux/bpf.h); comparisons are on 32 bits (Linux 5.1), so that constants are not sign-extended.
+/// Operation codes (linux/bpf.h). Those on 32 bits clear the upper half.
 mod code {
     pub(super) const LOAD_WORD: u8 = 0x61;
     pub(super) const SET: u8 = 0xb7;
     pub(super) const COPY_32: u8 = 0xbc;
     pub(super) const AND_32: u8 = 0x54;
+    pub(super) const XOR_32: u8 = 0xa4;
+    pub(super) const OR: u8 = 0x4f;
+    pub(super) const ADD: u8 = 0x07;
     pub(super) const SHIFT_RIGHT_32: u8 = 0x74;
-    pub(super) const IF_NOT_EQUAL_32: u8 = 0x56;
-    pub(super) const IF_ANY_BIT_32: u8 = 0x46;
+    pub(super) const SHIFT_RIGHT: u8 = 0x77;
     pub(super) const EXIT: u8 = 0x95;
 }
 
@@ -151,7 +156,14 @@ const fn with_constant(code: u8, register: Register, constant: u32) -> u64 {
     instruction(code, register, Register::Result, 0, constant)
 }
 
+const fn between(code: u8, to: Register, from: Register) -> u64 {
+    instruction(code, to, from, 0, 0)
+}
+
 /// The rules as an eBPF program for a cgroup's devices. An access is allowed when a rule allows all of it.
+///
+/// The program has no jumps. Loading it is part of every start, and the kernel's verifier follows each branch by
+/// itself: with a jump for each condition, loading the default rules takes several times as long.
 #[must_use]
 pub fn compile(rules: &[DeviceRule]) -> Vec<u64> {
     use Register::{Access, Context, Kind, Major, Minor, Result};
@@ -159,23 +171,23 @@ pub fn compile(rules: &[DeviceRule]) -> Vec<u64> {
     // struct bpf_cgroup_dev_ctx: kind in the lower half of the first word, access in the upper.
     let mut program = vec![
         load(Kind, 0),
-        instruction(code::COPY_32, Access, Kind, 0, 0),
+        between(code::COPY_32, Access, Kind),
         with_constant(code::AND_32, Kind, 0xffff),
         with_constant(code::SHIFT_RIGHT_32, Access, 16),
         load(Major, 4),
         load(Minor, 8),
-        with_constant(code::SET, Result, 1),
+        with_constant(code::SET, Result, 0),
     ];
     for rule in rules {
         append(&mut program, rule);
     }
-    program.push(with_constant(code::SET, Result, 0));
     program.push(with_constant(code::EXIT, Result, 0));
     program
 }
 
-/// Appends the conditions of a rule, each of which leaves for the next rule, and the end of the program.
+/// Appends a rule: collects the bits in which the access differs, and sets the result when there are none.
 fn append(program: &mut Vec<u64>, rule: &DeviceRule) {
+    use Register::{Access, Difference, Kind, Major, Minor, Result, Scratch};
     let kind = match rule.kind {
         DeviceKind::Any => None,
         DeviceKind::Block => Some(1),
@@ -183,15 +195,25 @@ fn append(program: &mut Vec<u64>, rule: &DeviceRule) {
     };
     let refused = u32::from(DeviceAccess::ALL.0 & !rule.access.0);
     let conditions = [
-        kind.map(|kind| (code::IF_NOT_EQUAL_32, Register::Kind, kind)),
-        rule.major.map(|major| (code::IF_NOT_EQUAL_32, Register::Major, major)),
-        rule.minor.map(|minor| (code::IF_NOT_EQUAL_32, Register::Minor, minor)),
-        (refused != 0).then_some((code::IF_ANY_BIT_32, Register::Access, refused)),
+        kind.map(|kind| (code::XOR_32, Kind, kind)),
+        rule.major.map(|major| (code::XOR_32, Major, major)),
+        rule.minor.map(|minor| (code::XOR_32, Minor, minor)),
+        (refused != 0).then_some((code::AND_32, Access, refused)),
     ];
-    let conditions: Vec<_> = conditions.into_iter().flatten().collect();
-    for (i, &(code, register, constant)) in conditions.iter().enumerate() {
-        let to_next_rule = (conditions.len() - i) as i16;
-        program.push(instruction(code, register, Register::Result, to_next_rule, constant));
+    let mut into = Difference;
+    for (code, register, constant) in conditions.into_iter().flatten() {
+        program.push(between(code::COPY_32, into, register));
+        program.push(with_constant(code, into, constant));
+        if let Scratch = into {
+            program.push(between(code::OR, Difference, Scratch));
+        }
+        into = Scratch;
     }
-    program.push(with_constant(code::EXIT, Register::Result, 0));
+    if let Difference = into {
+        program.push(with_constant(code::SET, Difference, 0));
+    }
+    // Less than 2^32, so that one less than it has the uppermost bit exactly when it is 0.
+    program.push(with_constant(code::ADD, Difference, -1i32 as u32));
+    program.push(with_constant(code::SHIFT_RIGHT, Difference, 63));
+    program.push(between(code::OR, Result, Difference));
 }

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use nix::sys::resource::Resource;
 use serde::Serialize;
 
 use crate::caps::CapSet;
@@ -209,10 +210,10 @@ impl InitLimits {
             .and_then(|text| text.trim().parse().ok())
             .unwrap_or(1 << 20);
         // Asked directly they cost a tenth of what the file does, which anybody may read.
-        let of_init = |resource| sys::process::limit_of(INIT, resource).ok();
+        let of_init = |resource: Resource| sys::process::limit_of(INIT, resource as u32).ok();
         let is_real = paths.proc == Path::new("/proc");
         if let (true, Some(nproc), Some(sigpending)) =
-            (is_real, of_init(libc::RLIMIT_NPROC as u32), of_init(libc::RLIMIT_SIGPENDING as u32))
+            (is_real, of_init(Resource::RLIMIT_NPROC), of_init(Resource::RLIMIT_SIGPENDING))
         {
             return InitLimits { nproc, sigpending, nr_open };
         }
@@ -232,7 +233,7 @@ impl InitLimits {
 }
 
 fn own_limits() -> Vec<(u64, u64)> {
-    use nix::sys::resource::{Resource, getrlimit};
+    use nix::sys::resource::getrlimit;
     const ORDER: [Resource; 16] = [
         Resource::RLIMIT_CPU,
         Resource::RLIMIT_FSIZE,

@@ -326,7 +326,10 @@ fn start_says_why_a_container_did_not_get_ready() {
         // No directory can be made below it.
         std::fs::write(host.root_of("mini").join("var"), "").unwrap();
         let sentence = host.fails(1, &["start", "mini"]);
-        assert!(sentence.starts_with("container mini ended before it was ready (exit status: 1): "), "{sentence}");
+        assert!(
+            sentence.starts_with("container mini ended before it was ready (exit status: 1): "),
+            "{sentence}"
+        );
         assert!(sentence.contains("/var/lib"), "the reason of the background process: {sentence}");
         host.sh(&format!("rm -r {}", host.path("var/log").display()));
         before.assert_same(&host.snapshot(), "after a start that failed");

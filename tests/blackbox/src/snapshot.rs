@@ -15,7 +15,7 @@ impl Snapshot {
     pub(crate) fn of(host: &Host<'_>, inner: &support::Host) -> Snapshot {
         // The store is shared with other hosts, and what is in a container's root is the container's.
         let files = host.sh(&format!(
-            "cd {}; find etc nix/var var -path nix/var/nix/db -prune -o -path 'var/lib/nixos-containers/*/*' -prune \
+            "cd {}; mkdir -p etc nix/var/nix var; find etc nix/var var -path nix/var/nix/db -prune -o -path 'var/lib/nixos-containers/*/*' -prune \
                  -o -printf 'files: %p %y %m %l\\n'; cat {}/cgroup.procs",
             host.dir().display(),
             host.cgroup().display(),

@@ -54,10 +54,11 @@ pub fn run(state: &State, command: &Command, attached: &Attached<'_>) -> Result<
     std::thread::scope(|scope| {
         let body = || -> Result<Ended, Error> {
             process::setns(leader.as_fd(), libc::CLONE_NEWPID).doing(|| format!("enter container {}", state.name))?;
+            // First, so that the command finds its terminal in the right size.
+            let view = Terminal::new(terminal.as_ref().map(|(master, _)| master), attached)?;
             let mut launched = Launched::start(&script, 0, group.as_fd())?;
             launched.go(&script, &[])?;
-            let master = terminal.as_ref().map(|(master, _)| master);
-            Terminal::new(master, attached)?.run(&mut launched, attached)
+            view.run(&mut launched, attached)
         };
         match scope.spawn(body).join() {
             Ok(result) => result,
@@ -104,8 +105,10 @@ fn script(
     script.push(Op::Umask, "set the umask");
     let join = Op::Join { pidfd: leader.as_raw_fd(), namespaces: NAMESPACES };
     script.push(join, format!("enter the namespaces of container {}", state.name));
+    // Without a terminal of its own, too: it has no business in the session of ours, where it would get every Ctrl-C
+    // twice, from the terminal and from us.
+    script.push(Op::NewSession, "start a session");
     if let Some(terminal) = terminal {
-        script.push(Op::NewSession, "start a session");
         script.push(Op::Terminal { fd: terminal.as_raw_fd() }, "take the terminal");
     }
     script.push(Op::NewKeyring, "join a new session keyring");

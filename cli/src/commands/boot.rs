@@ -60,7 +60,7 @@ fn foreground(
     out: &Output,
     request: impl Fn() -> std::result::Result<Request, Error>,
 ) -> Result {
-    let signals = signals::take(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGWINCH])?;
+    let signals = signals::take(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGWINCH])?;
     let notify = std::env::var_os("NOTIFY_SOCKET").as_deref().and_then(HostNotify::new);
     let (stdin, stdout) = (io::stdin(), io::stdout());
     let attached = Attached {

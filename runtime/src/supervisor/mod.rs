@@ -95,8 +95,8 @@ impl Stopper {
 /// What the caller connects to a running container.
 #[derive(Debug)]
 pub struct Attached<'a> {
-    /// Signals of the caller, blocked elsewhere: SIGTERM and SIGINT stop the container, SIGWINCH resizes its
-    /// console.
+    /// Signals of the caller, blocked in every thread: SIGTERM, SIGINT and SIGHUP stop the container, SIGWINCH
+    /// resizes its console.
     pub signals: Option<&'a SignalFd>,
     /// Where the console's output goes; nowhere when absent.
     pub output: Option<BorrowedFd<'a>>,
@@ -235,14 +235,22 @@ impl Supervisor {
     }
 
     fn take_signals(&self, signals: &SignalFd, stop: &mut Stop, forward: &Forward<'_>) {
-        while let Ok(Some(info)) = signals.read_signal() {
-            match info.ssi_signo as i32 {
-                libc::SIGTERM | libc::SIGINT => stop.request(),
+        while let Some(signal) = next_signal(signals) {
+            match signal {
+                libc::SIGTERM | libc::SIGINT | libc::SIGHUP => stop.request(),
                 libc::SIGWINCH => forward.resize(),
                 _ => {}
             }
         }
     }
+}
+
+/// The next signal, if one waits; whether the caller's descriptor would block does not matter.
+fn next_signal(signals: &SignalFd) -> Option<i32> {
+    if !console::is_ready(signals.as_fd(), PollFlags::POLLIN) {
+        return None;
+    }
+    signals.read_signal().ok().flatten().map(|info| info.ssi_signo as i32)
 }
 
 #[derive(Debug, Default)]

@@ -12,11 +12,13 @@ use super::Event;
 
 /// Longest message that systemd itself accepts.
 const LONGEST: usize = 4096;
+/// Most messages taken at a time: a container that sends without end must not keep its supervisor from stopping it.
+const MOST: usize = 64;
 
-/// Takes every waiting message; only PID 1's count, as in nspawn: anybody inside can write to the socket.
+/// Takes the waiting messages, [`MOST`] at a time; only PID 1's count, as in nspawn: anybody inside can write to the socket.
 pub(super) fn receive(socket: &UnixDatagram, pid1: libc::pid_t, on_event: &mut impl FnMut(Event)) {
     let mut buffer = [0; LONGEST];
-    loop {
+    for _ in 0..MOST {
         // No room for SCM_RIGHTS: descriptors that a message carries are closed by the kernel.
         let mut control = nix::cmsg_space!(libc::ucred);
         let mut slices = [IoSliceMut::new(&mut buffer)];

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFlags, PollTimeout, poll};
 
 use super::console::Forward;
-use super::{Attached, add};
+use super::{Attached, add, next_signal};
 use crate::error::{Doing, Error};
 use crate::launch::Launched;
 use crate::sys::process::{Ended, pidfd_send_signal};
@@ -36,13 +36,16 @@ impl<'a> Terminal<'a> {
             }
             let over = ended.and_then(|i| fds[i].revents()).is_some_and(|events| !events.is_empty());
             self.forward.transfer();
-            while let Some(Ok(Some(info))) = attached.signals.map(nix::sys::signalfd::SignalFd::read_signal) {
-                match info.ssi_signo as i32 {
+            while let Some(signal) = attached.signals.and_then(next_signal) {
+                match signal {
                     libc::SIGWINCH => self.forward.resize(),
                     signal => {
                         let _ = pidfd_send_signal(launched.pidfd(), signal);
                     }
                 }
+            }
+            if self.forward.escaped() {
+                let _ = pidfd_send_signal(launched.pidfd(), libc::SIGKILL);
             }
             if over {
                 break;

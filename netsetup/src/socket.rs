@@ -278,7 +278,7 @@ impl Socket<Netfilter> {
     /// The socket goes into the queue of a Unix socket that is in its own queue as well. Nobody can reach either,
     /// and the kernel's collector of such cycles closes them, in a thread of its own.
     pub(crate) fn close_later(self) {
-        let queue = || -> nix::Result<()> {
+        let queue = || -> nix::Result<_> {
             let (a, b) = socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC)?;
             let fds = [self.inner.as_raw_fd(), b.as_raw_fd()];
             let content = [io::IoSlice::new(b"-")];
@@ -289,10 +289,13 @@ impl Socket<Netfilter> {
                 MsgFlags::empty(),
                 None,
             )?;
-            Ok(())
+            Ok((a, b))
         };
         // What fails here only costs the wait.
-        let _ = queue();
+        let cycle = queue();
+        // Ours goes first: the collector begins when the cycle's ends close, and must hold the last reference.
+        drop(self);
+        drop(cycle);
     }
 }
 

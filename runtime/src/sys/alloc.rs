@@ -8,7 +8,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-const ARENA: usize = 256 * 1024;
+/// A start with a network takes about half of it. Pages that nothing was put on take no memory.
+const ARENA: usize = 1024 * 1024;
 
 /// What every malloc gives, asked or not: byte buffers are handed to code (control messages of sockets, for one)
 /// that looks at them as structures.

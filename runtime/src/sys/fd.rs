@@ -68,7 +68,7 @@ pub fn random(buffer: &mut [u8]) -> Result<()> {
 /// # Errors
 /// The kernel's; when the file is no UTF-8.
 pub fn read_kernel_file(path: &Path) -> io::Result<String> {
-    let mut text = String::with_capacity(8192);
+    let mut text = String::with_capacity(4096);
     File::open(path)?.read_to_string(&mut text)?;
     Ok(text)
 }

@@ -48,13 +48,14 @@ pub(super) fn measure(binaries: &Binaries, group: &Path, rounds: usize) -> Resul
     make_root(&root, &binaries.exit)?;
     let mut tools = Tools::new(binaries, directory.path(), &root, group)?.all()?;
     for tool in &mut tools {
+        rest()?;
         check(tool)?;
     }
     let mut times = vec![Vec::with_capacity(rounds); tools.len()];
     for round in 0..rounds {
         for index in 0..tools.len() {
             let index = (index + round) % tools.len();
-            std::thread::sleep(REST);
+            rest()?;
             times[index].push(once(&mut tools[index])?);
         }
     }
@@ -65,6 +66,16 @@ pub(super) fn measure(binaries: &Binaries, group: &Path, rounds: usize) -> Resul
         Start { tool: tool.name, network: tool.network, median_us, fast_us, rounds }
     });
     Ok(starts.collect())
+}
+
+/// Rests, and waits until the link of the last container is gone: until then its addresses are taken.
+fn rest() -> Result<()> {
+    std::thread::sleep(REST);
+    // The calling thread's network namespace is the one to look at.
+    while fs::read_to_string("/proc/thread-self/net/dev")?.contains("ve-") {
+        std::thread::sleep(REST);
+    }
+    Ok(())
 }
 
 /// A root with what every runtime expects of one: mount points, and something like an operating system.

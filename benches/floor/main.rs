@@ -9,11 +9,10 @@
 //! k TARGET TYPE     a file system of the kernel's: proc, sysfs, devpts, mqueue, cgroup2
 //! b TARGET SOURCE   a bind mount
 //! r TARGET          make the mount there read-only
-//! u TARGET          unmount
 //! p                 pivot_root
 //! s TARGET          make the tree there shared
 //! ```
-//! Paths are relative to the root. A mount point that is not there is made: a directory, or an empty file where a file
+//! Paths are relative to the root, absolute ones those of the host's tree. A mount point that is not there is made: a directory, or an empty file where a file
 //! is bound, which is made as well when it is not there.
 #![no_main]
 
@@ -88,8 +87,6 @@ fn step(argv: Arguments, at: usize) -> usize {
         b'b' => mount(third(), target(), null(), libc::MS_BIND),
         b'r' => mount(null(), target(), null(), libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY),
         b's' => mount(null(), target(), null(), libc::MS_REC | libc::MS_SHARED),
-        // SAFETY: `target` is a NUL-terminated string.
-        b'u' => ok(unsafe { libc::umount2(target(), libc::MNT_DETACH) }),
         b'p' => pivot(),
         _ => fail(),
     }

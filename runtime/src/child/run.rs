@@ -47,6 +47,12 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
             let tree = new_fs(script.get(fstype), attributes)?;
             attach_and_close(script, tree, target)
         }
+        Op::NewFsOutside { fstype, attributes, at } => {
+            let tree = new_fs(script.get(fstype), attributes)?;
+            let result = move_mount(tree, c"", libc::AT_FDCWD, script.get(at));
+            close(tree);
+            result
+        }
         Op::Bind { source, recursive, attributes, target } => {
             let tree = open_tree(root, script.get(source), recursive)?;
             if attributes != 0 {
@@ -57,13 +63,8 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
         Op::SetAttributes { path, attributes, propagation, recursive } => {
             set_attributes(root, script.get(path), recursive, attributes, propagation)
         }
-        Op::Unmount { path } => {
-            // The path is relative to the working directory, which AttachRoot made the root.
-            call(libc::SYS_umount2, [address(script.get(path)), libc::MNT_DETACH as u64, 0, 0, 0])
-        }
-        Op::Remove { path, directory } => {
-            let flags = if directory { libc::AT_REMOVEDIR as u64 } else { 0 };
-            call(libc::SYS_unlinkat, [root as u64, address(script.get(path)), flags, 0, 0])
+        Op::Remove { path } => {
+            call(libc::SYS_unlinkat, [root as u64, address(script.get(path)), 0, 0, 0])
         }
         Op::Pivot => pivot(root),
         Op::Join { pidfd, namespaces } => {

@@ -36,14 +36,15 @@ pub(crate) enum Op {
     Attach { tree: RawFd, target: Target },
     /// Mount a file system that belongs to the child's namespaces.
     NewFs { fstype: Str, attributes: u64, target: Target },
-    /// Attach a copy of a mount or of a part of one: a bind mount.
+    /// The same for one that is only there to be copied from: over a directory of the host's tree, so that it goes
+    /// with that tree. Unmounting it would wait for RCU once more.
+    NewFsOutside { fstype: Str, attributes: u64, at: Str },
+    /// Attach a copy of a mount or of a part of one: a bind mount. An absolute source is one of the host's tree.
     Bind { source: Str, recursive: bool, attributes: u64, target: Target },
     /// Change a mount's attributes or propagation.
     SetAttributes { path: Str, attributes: u64, propagation: u64, recursive: bool },
-    /// Detach a mount.
-    Unmount { path: Str },
-    /// Remove a file, or an empty directory.
-    Remove { path: Str, directory: bool },
+    /// Remove a file.
+    Remove { path: Str },
     /// Make the root `/` and drop the host's mounts.
     Pivot,
     /// Enter namespaces of the process behind a pidfd.

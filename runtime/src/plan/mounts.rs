@@ -104,6 +104,16 @@ pub enum Source {
     },
     /// A file system that belongs to one of the new namespaces, by its type.
     Kernel(&'static str),
+    /// One that the container never sees, to make [`Source::Outside`] mounts of: it lies over the host's directory of
+    /// that path, in the copy of the host's mounts that goes away with [pivot_root(2)].
+    ///
+    /// [pivot_root(2)]: https://man7.org/linux/man-pages/man2/pivot_root.2.html
+    KernelOutside(&'static str),
+    /// A bind mount of a path below a [`Source::KernelOutside`].
+    Outside {
+        /// Path in the copy of the host's tree.
+        path: PathBuf,
+    },
     /// A bind mount of a path inside the container.
     Own {
         /// Path inside the container.
@@ -119,8 +129,6 @@ pub enum Source {
     KernelLog,
     /// No new mount: the one that is there gets the attributes.
     Remount,
-    /// No new mount: the one that is there goes away again.
-    Unmount,
     /// No new mount: the tree below becomes shared, so that mounts made inside reach the container's own children
     /// (systemd/systemd#3860).
     Share,
@@ -221,15 +229,14 @@ fn sys(mounts: &mut Vec<MountPlan>, private: bool) {
         mounts.push(mount("/sys", Source::Kernel("sysfs"), Attributes::API_RO));
         return;
     }
-    let mut entries = vec![directory("full", 0o755), directory("fs", 0o755), directory("fs/cgroup", 0o755)];
+    let mut entries = vec![directory("fs", 0o755), directory("fs/cgroup", 0o755)];
     entries.extend(PARTS.iter().map(|part| directory(part, 0o755)));
     mounts.push(mount("/sys", tmpfs("mode=555,size=4m,nr_inodes=1k", entries), Attributes::API));
-    mounts.push(mount("/sys/full", Source::Kernel("sysfs"), Attributes::API_RO));
+    mounts.push(mount("/sys", Source::KernelOutside("sysfs"), Attributes::API_RO));
     for part in PARTS {
-        let source = Source::Own { path: Path::new("/sys/full").join(part), recursive: false };
+        let source = Source::Outside { path: Path::new("/sys").join(part) };
         mounts.push(mount(&format!("/sys/{part}"), source, Attributes::API_RO));
     }
-    mounts.push(mount("/sys/full", Source::Unmount, Attributes::NONE));
 }
 
 fn dev(mounts: &mut Vec<MountPlan>, config: &ContainerConfig) {
@@ -293,8 +300,8 @@ fn run(mounts: &mut Vec<MountPlan>, config: &ContainerConfig, host: &HostFacts) 
         entries.push(Entry::Device { path, mode: 0, block, major: 0, minor: 0 });
     }
     if config.notify_ready {
-        // Anybody inside may write, but only PID 1 is believed; nspawn's mode.
-        entries.push(Entry::Socket { path: NOTIFY.into(), mode: 0o777 });
+        // Root inside may write, and only PID 1 is believed; nspawn's mode (v256).
+        entries.push(Entry::Socket { path: NOTIFY.into(), mode: 0o200 });
     }
     entries.push(Entry::Fifo { path: KMSG.into(), mode: 0o600 });
     mounts.push(mount("/run", tmpfs("mode=755,size=20%,nr_inodes=800k", entries), Attributes::TMP));

@@ -59,7 +59,7 @@ fn what_lies_below_a_mount_comes_after_it() {
     let plan = plan(&config);
     let mut seen: Vec<PathBuf> = Vec::new();
     for mount in &plan.mounts {
-        let fresh = !matches!(mount.source, Source::Remount | Source::Share | Source::Unmount);
+        let fresh = !matches!(mount.source, Source::Remount | Source::Share | Source::KernelOutside(_));
         if fresh {
             let hidden = seen.iter().find(|earlier| earlier.starts_with(&mount.target) && **earlier != mount.target);
             assert_eq!(hidden, None, "{} hides an earlier mount", mount.target.display());

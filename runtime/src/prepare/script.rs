@@ -98,7 +98,14 @@ fn mounts(script: &mut Script, plan: &Plan, trees: &[Option<OwnedFd>]) -> Result
                 script.push(Op::Pivot, "make the container's root /");
                 Op::SetAttributes { path, attributes, propagation: libc::MS_SHARED, recursive: true }
             }
-            (Source::Unmount, None) => Op::Unmount { path },
+            (Source::KernelOutside(fstype), None) => {
+                let (fstype, at) = (script.string(&c_text(fstype)?), script.string(&c_path(&mount.target)?));
+                Op::NewFsOutside { fstype, attributes, at }
+            }
+            (Source::Outside { path }, None) => {
+                let (source, target) = (script.string(&c_path(path)?), target(Make::Nothing));
+                Op::Bind { source, recursive: false, attributes, target }
+            }
             (Source::Root | Source::HostPath { .. } | Source::Tmpfs { .. } | Source::Devpts { .. }, None) => {
                 unreachable!("the parent builds every tree of these")
             }
@@ -106,9 +113,8 @@ fn mounts(script: &mut Script, plan: &Plan, trees: &[Option<OwnedFd>]) -> Result
         script.push(op, Purpose::Mount(index));
         match mount.source {
             // The file lives on under its mount; its name in /run was only a way to get there.
-            Source::BootId => remove(script, &format!("run/{BOOT_ID}"), false),
-            Source::KernelLog => remove(script, &format!("run/{KMSG}"), false),
-            Source::Unmount => remove(script, &mount.target.to_string_lossy()[1..], true),
+            Source::BootId => remove(script, &format!("run/{BOOT_ID}")),
+            Source::KernelLog => remove(script, &format!("run/{KMSG}")),
             _ => {}
         }
     }
@@ -120,9 +126,9 @@ fn bind(script: &mut Script, source: &str, attributes: u64, target: Target) -> O
     Op::Bind { source, recursive: false, attributes, target }
 }
 
-fn remove(script: &mut Script, name: &str, directory: bool) {
+fn remove(script: &mut Script, name: &str) {
     let path = script.string(&c_text(name).unwrap_or_default());
-    script.push(Op::Remove { path, directory }, format!("remove /{name}"));
+    script.push(Op::Remove { path }, format!("remove /{name}"));
 }
 
 /// A mount point of the kind of what is mounted.

@@ -36,7 +36,9 @@ fn step(mount: &MountPlan, steps: &mut Vec<OsString>) -> Result<()> {
         Source::Own { path, .. } => push(&bind(relative(path))),
         Source::BootId => push(&bind("run/boot-id".into())),
         Source::KernelLog => push(&bind("run/kmsg".into())),
-        Source::Unmount => push(&["u".into(), target.clone()]),
+        // By absolute paths, which the floor looks up in the host's tree.
+        Source::KernelOutside(fstype) => return Ok(push(&["k".into(), mount.target.clone().into(), fstype.into()])),
+        Source::Outside { path } => push(&bind(path.into())),
         // pivot_root refuses a shared root.
         Source::Share => push(&["p".into(), "s".into(), "/".into()]),
         Source::Remount => {}

@@ -29,8 +29,23 @@ impl Cgroup {
     /// for `payload`.
     ///
     /// # Errors
-    /// When a group cannot be made; those that were made are removed again.
+    /// [`ErrorKind::Busy`] when processes are in the container's group already. When a group cannot be made; the
+    /// container's is removed again then.
     pub fn create(plan: &CgroupPlan) -> Result<Cgroup, Error> {
+        // Removing it at our end would kill them: another container of this name, below another `--host-root`.
+        if is_populated(&plan.payload) {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!("cannot place the container in {}: processes are in it already", plan.payload.display()),
+            )
+            .hint("stop the container of the same name that runs there, or give this one another name"));
+        }
+        Self::make(plan).inspect_err(|_| {
+            let _ = remove(plan);
+        })
+    }
+
+    fn make(plan: &CgroupPlan) -> Result<Cgroup, Error> {
         if let Some(supervisor) = &plan.supervisor {
             make(supervisor)?;
             let procs = supervisor.join("cgroup.procs");
@@ -143,6 +158,12 @@ fn remove_tree(group: &Path) -> io::Result<()> {
         }
     }
     fs::remove_dir(group)
+}
+
+/// Whether a process is in the group or below it (cgroup-v2.rst, `cgroup.events`); none is in one that is not there.
+fn is_populated(group: &Path) -> bool {
+    let events = fs::read_to_string(group.join("cgroup.events")).unwrap_or_default();
+    events.lines().any(|line| line == "populated 1")
 }
 
 fn make(group: &Path) -> Result<(), Error> {

@@ -164,6 +164,17 @@ fn a_dropped_supervisor_takes_the_container_with_it() {
 }
 
 #[test]
+fn a_group_with_another_containers_processes_is_left_alone() {
+    let Some((_dir, root)) = root() else { return };
+    let config = config(&root, "taken", "trap 'exit 4' TERM; while :; do /bin/busybox sleep 0.05; done");
+    let first = start(&config).unwrap();
+    let error = start(&config).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    first.stopper().stop();
+    assert_eq!(first.run(&DETACHED, |_| {}).unwrap().outcome, Outcome::Exited(4));
+}
+
+#[test]
 fn the_end_of_the_launching_thread_ends_the_container() {
     let Some((_dir, root)) = root() else { return };
     let config = config(&root, "thread", "/bin/busybox sleep 1000");

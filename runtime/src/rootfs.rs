@@ -93,11 +93,12 @@ impl Root {
     /// The content of a small file below the root; `None` when there is none that can be read.
     #[must_use]
     pub fn read(&self, path: &Path) -> Option<String> {
-        let file = self.resolve(path, libc::O_RDONLY | libc::O_NONBLOCK, Make::Nothing).ok()?;
-        let file = File::from(file);
-        // A FIFO or device that the container put there must not block or feed us.
-        let small = file.metadata().is_ok_and(|meta| meta.is_file() && meta.size() < 64 * 1024);
-        small.then(|| std::io::read_to_string(file).ok()).flatten()
+        let found = File::from(self.resolve(path, libc::O_PATH, Make::Nothing).ok()?);
+        // Looked at before it is opened: a FIFO that the container put there blocks, and a device may start to do
+        // what it does.
+        let small = found.metadata().is_ok_and(|meta| meta.is_file() && meta.size() < 64 * 1024);
+        let open = || File::open(format!("/proc/self/fd/{}", found.as_raw_fd())).ok();
+        small.then(open).flatten().and_then(|file| std::io::read_to_string(file).ok())
     }
 
     /// Performs the preparation steps inside the root, in order.
@@ -270,6 +271,34 @@ mod tests {
         symlink("root", dir.path().join("link")).unwrap();
         let error = Root::open(&dir.path().join("link")).unwrap_err();
         assert!(error.to_string().contains("is a symlink"), "{error}");
+    }
+
+    #[test]
+    fn what_the_container_put_in_a_files_place_is_not_opened() {
+        let (dir, root) = root();
+        let (path, id) = (dir.path().join("root/machine-id"), Path::new("/machine-id"));
+        // A FIFO tells when it is opened for reading: only then can it be opened for writing without blocking.
+        nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o600)).unwrap();
+        let writer = || nix::fcntl::open(&path, OFlag::O_WRONLY | OFlag::O_NONBLOCK, Mode::empty());
+        let (stop, watched) = (std::sync::atomic::AtomicBool::new(false), &writer);
+        let opened = std::thread::scope(|scope| {
+            let watch = scope.spawn(|| {
+                let mut seen = false;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    seen |= watched().is_ok();
+                }
+                seen
+            });
+            for _ in 0..2000 {
+                assert_eq!(root.read(id), None);
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            watch.join().unwrap()
+        });
+        assert!(!opened, "the FIFO was opened");
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "text").unwrap();
+        assert_eq!(root.read(id).as_deref(), Some("text"));
     }
 
     #[test]

@@ -220,7 +220,9 @@ impl Instance {
         let path = self.directory.join("state");
         let temporary = self.directory.join("state.new");
         let text = serde_json::to_string(state).unwrap_or_default();
-        fs::write(&temporary, text)
+        // Whoever can write it names the process that `stop` and `exec` act on; an embedding program's umask may be 0.
+        let open = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&temporary);
+        open.and_then(|mut file| file.write_all(text.as_bytes()))
             .and_then(|()| fs::rename(&temporary, &path))
             .doing(|| format!("write {}", path.display()))
     }

@@ -90,6 +90,6 @@ pub(super) fn notify_socket(run: BorrowedFd<'_>) -> std::io::Result<UnixDatagram
     socket.set_nonblocking(true)?;
     // Who sent a message is known by the kernel's word, not the message's.
     pass_credentials(socket.as_fd())?;
-    chmod(run, Path::new(crate::plan::NOTIFY), 0o777)?;
+    chmod(run, Path::new(crate::plan::NOTIFY), 0o200)?;
     Ok(socket)
 }

@@ -176,7 +176,7 @@ fn a_booted_container_has_the_rest_of_the_environment() {
             "mini",
             "stat -c %a:%F /run/host/container-uuid /run/host/container-manager /run/host/notify",
         );
-        assert_eq!(modes, "444:regular file\n444:regular file\n777:socket\n");
+        assert_eq!(modes, "444:regular file\n444:regular file\n200:socket\n");
         container.stop();
 
         // The root's own machine id is what the container is known by.

@@ -95,7 +95,8 @@ fn workspace(filter: &str, nixrun: &std::path::Path) -> Result<()> {
     let arguments: &[&str] =
         if has_nextest { &["nextest", "run", "--no-fail-fast"] } else { &["test", "--no-fail-fast"] };
     let mut command = Command::new(cargo());
-    command.args(arguments).args(["--workspace", "--exclude", "vm", "--lib", "--bins", "--tests"]);
+    // The tests for virtual machines are not among these: their package keeps them from running by default.
+    command.args(arguments).arg("--workspace");
     if !filter.is_empty() {
         command.arg(filter);
     }

@@ -104,7 +104,15 @@ fn once(
         notify.send(&format!("{ready}STATUS=Container running.\nX_NSPAWN_LEADER_PID={pid}"));
     }
     let name = running.supervisor().name().to_owned();
-    let finished = running.supervise(attached, |event| report(&name, &event, notify, out))?;
+    let mut asked = false;
+    let mut finished = running.supervise(attached, |event| {
+        asked |= matches!(event, Event::Stopping(_) | Event::NotListening(_) | Event::Killing);
+        report(&name, &event, notify, out);
+    })?;
+    // A reboot that a stop met on its way: whoever asked for the stop waits for our end.
+    if asked && manner.restart && finished.outcome == Outcome::Rebooted {
+        finished.outcome = Outcome::PoweredOff;
+    }
     if let Some(notify) = notify {
         // Whoever began the end, in nspawn's words. With a start of our own to come it is no end for the unit.
         notify.send(match finished.outcome {

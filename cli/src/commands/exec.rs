@@ -40,7 +40,16 @@ fn attempt(args: &ExecArgs, paths: &HostPaths) -> Result<Ended, Error> {
         cwd: args.chdir.clone(),
         terminal: io::stdin().is_terminal() && io::stdout().is_terminal(),
     };
-    let forwarded = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGWINCH];
+    // SIGTSTP, too: while we are stopped nobody reaps the command, and until then the kernel lets the container's PID 1
+    // not end; a Ctrl-Z here would hold up a stop there.
+    let forwarded = [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+        Signal::SIGTSTP,
+        Signal::SIGWINCH,
+    ];
     let signals = signals::take(&forwarded)?;
     let (stdin, stdout) = (io::stdin(), io::stdout());
     let attached = Attached {

@@ -228,6 +228,35 @@ fn the_first_sigterm_asks_and_the_second_kills() {
     });
 }
 
+/// A closed terminal asks, too, instead of ending the container on the spot.
+#[test]
+fn a_hangup_asks_and_a_reboot_does_not_undo_the_stop() {
+    on_host(|host| {
+        let container = stubborn(host, ":", "/probe/busybox reboot -f");
+        wait_for("PID 1 to listen", || container.out().contains("listening").then_some(()));
+        container.signal(Signal::SIGHUP);
+        let finished = container.wait();
+        assert_eq!(finished.code, Some(0), "{}", finished.err);
+        assert!(finished.err.contains("Container t has been shut down."), "{}", finished.err);
+    });
+}
+
+/// Until a command is reaped the kernel lets its container's PID 1 not end.
+#[test]
+fn a_suspended_exec_does_not_hold_up_the_stop() {
+    on_host(|host| {
+        let container = stubborn(host, ":", "exit 0");
+        wait_for("PID 1 to listen", || container.out().contains("listening").then_some(()));
+        let mut exec = host.nixrun(&["exec", "t", "--", "/probe/busybox", "sleep", "1000"]);
+        let mut exec = exec.stdin(std::process::Stdio::null()).spawn().unwrap();
+        let group = container.state().unwrap()["cgroup"].as_str().unwrap().to_owned() + "/nixrun-exec/cgroup.procs";
+        wait_for("the command", || std::fs::read_to_string(&group).ok().filter(|pids| !pids.is_empty()));
+        kill(Pid::from_raw(exec.id() as i32), Signal::SIGTSTP).unwrap();
+        assert_eq!(container.stop().code, Some(0));
+        assert_eq!(exec.wait().unwrap().code(), Some(128 + 9));
+    });
+}
+
 #[test]
 fn a_stop_before_init_listens_is_not_lost() {
     on_host(|host| {

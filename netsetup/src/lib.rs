@@ -61,7 +61,7 @@ pub use apply::{Applied, apply, encode};
 pub use config::{Forward, Nat, NetworkConfig, Protocol, Veth};
 pub use error::{Error, ErrorKind, Errors, Holder, KernelError, LinkRole, Result};
 pub use facts::{AddressFact, BoundTo, NetFacts, NetPaths, PortFact};
-pub use nft::{Element, TABLE};
+pub use nft::{Element, TABLE, foreign_forward_drops};
 pub use plan::{
     BridgePort, ContainerEnd, Families, GROUP, GROUP_MASK, GROUP_MASQUERADE, HostEnd, Mac, NatPlan,
     NetworkPlan, Resource, VethPlan, resources_for,

@@ -45,9 +45,12 @@ pub fn reclaim(
 
 fn leave(paths: &NetPaths, container: &str, errors: &mut Errors) -> Option<bool> {
     let Some(shared) = errors.note(Shared::lock_existing(paths))? else { return Some(false) };
-    let Some(registration) = errors.note(shared.registration(container))? else { return Some(false) };
-    match shared.leave(&registration) {
-        Ok(()) => Some(true),
+    let done = match errors.note(shared.registration(container))? {
+        Some(registration) => shared.leave(&registration).map(|()| true),
+        None => shared.sweep(),
+    };
+    match done {
+        Ok(removed) => Some(removed),
         Err(more) => {
             errors.extend(more);
             None

@@ -218,6 +218,21 @@ impl<'a> Shared<'a> {
         errors.into_result()
     }
 
+    /// Removes the shared state if no container is registered, whole or half: the last one out, or the first one
+    /// in, was killed on its way. Whether there was something to remove is returned.
+    pub(crate) fn sweep(self) -> std::result::Result<bool, Errors> {
+        let mut errors = Errors::default();
+        let abandoned = errors.note(self.users()).is_some_and(|users| users.is_empty());
+        if abandoned {
+            let state = errors.note(self.state()).flatten();
+            self.tear_down(state.unwrap_or_default(), &mut errors);
+            if errors.is_empty() {
+                self.remove_directory(&mut errors);
+            }
+        }
+        errors.into_result().map(|()| abandoned)
+    }
+
     /// What the container registered, if it did.
     pub(crate) fn registration(&self, container: &str) -> Result<Option<Registration>> {
         read_json(&self.user(container))

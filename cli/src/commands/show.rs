@@ -78,7 +78,7 @@ pub(super) fn plan(args: &PlanArgs, paths: &HostPaths, out: &Output) -> Result {
 }
 
 pub(super) fn doctor(format: Format, paths: &HostPaths, out: &Output) -> Result {
-    let checks = doctor::doctor(paths, None);
+    let checks = doctor::doctor(paths, netsetup::foreign_forward_drops().ok().as_deref());
     printed(if format.json { out.json(&checks) } else { out.text(doctor::report(&checks)) })?;
     Ok(if doctor::worst(&checks) == doctor::Status::Fail { exit::FAILURE } else { exit::SUCCESS })
 }

@@ -8,9 +8,11 @@ mod attr;
 mod batch;
 mod element;
 mod expr;
+mod foreign;
 mod table;
 
 pub use element::Element;
+pub use foreign::foreign_forward_drops;
 pub use table::TABLE;
 
 pub(crate) use batch::{

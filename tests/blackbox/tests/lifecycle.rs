@@ -247,9 +247,10 @@ fn a_suspended_exec_does_not_hold_up_the_stop() {
     on_host(|host| {
         let container = stubborn(host, ":", "exit 0");
         wait_for("PID 1 to listen", || container.out().contains("listening").then_some(()));
+        let state = wait_for("the state", || container.state());
         let mut exec = host.nixrun(&["exec", "t", "--", "/probe/busybox", "sleep", "1000"]);
         let mut exec = exec.stdin(std::process::Stdio::null()).spawn().unwrap();
-        let group = container.state().unwrap()["cgroup"].as_str().unwrap().to_owned() + "/nixrun-exec/cgroup.procs";
+        let group = state["cgroup"].as_str().unwrap().to_owned() + "/nixrun-exec/cgroup.procs";
         wait_for("the command", || std::fs::read_to_string(&group).ok().filter(|pids| !pids.is_empty()));
         kill(Pid::from_raw(exec.id() as i32), Signal::SIGTSTP).unwrap();
         assert_eq!(container.stop().code, Some(0));
@@ -300,7 +301,7 @@ fn stop_and_kill_from_elsewhere() {
 
         let container = host.boot("mini");
         host.inside("mini", "sleep 1000 > /dev/null 2>&1 &");
-        let group = container.state().unwrap()["cgroup"].as_str().unwrap().to_owned();
+        let group = state["cgroup"].as_str().unwrap().to_owned();
         host.ok(&["kill", "mini"]);
         assert!(container.is_gone(), "kill waits for the supervisor");
         assert!(!std::path::Path::new(&group).exists(), "{group}");
@@ -372,7 +373,7 @@ fn a_supervisor_that_is_killed_takes_its_container_along() {
         assert_eq!(host.boot("mini").stop().code, Some(0));
         let before = host.snapshot();
         let container = host.boot("mini");
-        let group = container.state().unwrap()["cgroup"].as_str().unwrap().to_owned();
+        let group = state["cgroup"].as_str().unwrap().to_owned();
         let began = Instant::now();
         container.signal(Signal::SIGKILL);
         assert_eq!(container.wait().code, None);

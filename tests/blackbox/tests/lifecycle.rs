@@ -301,7 +301,7 @@ fn stop_and_kill_from_elsewhere() {
 
         let container = host.boot("mini");
         host.inside("mini", "sleep 1000 > /dev/null 2>&1 &");
-        let group = state["cgroup"].as_str().unwrap().to_owned();
+        let group = container.state().unwrap()["cgroup"].as_str().unwrap().to_owned();
         host.ok(&["kill", "mini"]);
         assert!(container.is_gone(), "kill waits for the supervisor");
         assert!(!std::path::Path::new(&group).exists(), "{group}");
@@ -373,7 +373,7 @@ fn a_supervisor_that_is_killed_takes_its_container_along() {
         assert_eq!(host.boot("mini").stop().code, Some(0));
         let before = host.snapshot();
         let container = host.boot("mini");
-        let group = state["cgroup"].as_str().unwrap().to_owned();
+        let group = container.state().unwrap()["cgroup"].as_str().unwrap().to_owned();
         let began = Instant::now();
         container.signal(Signal::SIGKILL);
         assert_eq!(container.wait().code, None);

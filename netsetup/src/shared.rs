@@ -161,9 +161,10 @@ impl<'a> Shared<'a> {
             if !same.is_some_and(|(path, file)| path.ino() == file.ino() && path.dev() == file.dev()) {
                 continue;
             }
-            if !directory.join("claims").exists() {
-                make_directory(&directory.join("users"))?;
+            // The last one made and the first one removed: where it is, both are.
+            if !directory.join("users").exists() {
                 make_directory(&directory.join("claims"))?;
+                make_directory(&directory.join("users"))?;
             }
             return Ok(Shared { paths, directory, _lock: lock });
         }
@@ -171,7 +172,8 @@ impl<'a> Shared<'a> {
 
     /// Locks the shared state if there is any.
     pub(crate) fn lock_existing(paths: &'a NetPaths) -> Result<Option<Shared<'a>>> {
-        if directory(paths).join("lock").exists() { Shared::lock(paths).map(Some) } else { Ok(None) }
+        // Not the lock's own file, which a process that was killed on its way out may have removed already.
+        if directory(paths).exists() { Shared::lock(paths).map(Some) } else { Ok(None) }
     }
 
     /// Registers a container: its file, its claims, the host's settings, the table, its elements. When any of it

@@ -205,8 +205,8 @@ fn process_attributes_are_nspawns() {
         "#;
         // The caller's signals, mask and umask are not the container's.
         let (ours, theirs) = both(host, &["--private-network"], script);
-        let theirs = theirs.lines().filter(|l| !l.parse::<u32>().is_ok()).collect::<Vec<_>>().join("\n");
-        let ours = ours.lines().filter(|l| !l.parse::<u32>().is_ok()).collect::<Vec<_>>().join("\n");
+        let theirs = theirs.lines().filter(|l| l.parse::<u32>().is_err()).collect::<Vec<_>>().join("\n");
+        let ours = ours.lines().filter(|l| l.parse::<u32>().is_err()).collect::<Vec<_>>().join("\n");
         assert_eq!(ours, theirs);
         assert!(
             ours.contains("NoNewPrivs:\t0") && ours.contains("Seccomp:\t2") && ours.contains("isatty 2"),

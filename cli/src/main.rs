@@ -10,6 +10,7 @@ use runtime::sys::alloc::Bump;
 static ALLOCATOR: Bump = Bump::new();
 
 fn main() -> ExitCode {
+    ALLOCATOR.populate();
     ExitCode::from(match args::parse(std::env::args_os()) {
         Ok(invocation) => commands::dispatch(invocation),
         Err(message) => output::usage(&message),

@@ -37,7 +37,10 @@ fn step(mount: &MountPlan, steps: &mut Vec<OsString>) -> Result<()> {
         Source::BootId => push(&bind("run/boot-id".into())),
         Source::KernelLog => push(&bind("run/kmsg".into())),
         // By absolute paths, which the floor looks up in the host's tree.
-        Source::KernelOutside(fstype) => return Ok(push(&["k".into(), mount.target.clone().into(), fstype.into()])),
+        Source::KernelOutside(fstype) => {
+            push(&["k".into(), mount.target.clone().into(), fstype.into()]);
+            return Ok(());
+        }
         Source::Outside { path } => push(&bind(path.into())),
         // pivot_root refuses a shared root.
         Source::Share => push(&["p".into(), "s".into(), "/".into()]),

@@ -115,11 +115,15 @@ impl Instance {
             .create(&parent)
             .doing(|| format!("make {}", parent.display()))?;
         let directory = parent.join(name);
-        let Some(lock) = lock_in(&directory)? else {
+        let parents = removable(paths);
+        let locked = lock_in(&directory).inspect_err(|_| {
+            let _ = fs::remove_dir(&directory);
+            remove_empty(&parents);
+        });
+        let Some(lock) = locked? else {
             return Err(busy(name, directory.as_path()));
         };
         let leftover = read_journal(&directory.join("journal"));
-        let parents = removable(paths);
         let mut instance = Instance { directory, lock, nspawn: Vec::new(), leftover, parents };
         match instance.lock_root(paths, root) {
             Ok(()) => Ok(instance),
@@ -240,9 +244,7 @@ impl Instance {
             let _ = fs::remove_file(path);
         }
         // The last one out; another's directory keeps each of them.
-        for directory in &self.parents {
-            let _ = fs::remove_dir(directory);
-        }
+        remove_empty(&self.parents);
         drop(self.lock);
     }
 }
@@ -255,6 +257,18 @@ fn removable(paths: &HostPaths) -> Vec<PathBuf> {
     let systemd = paths.join("/run/systemd/system").exists();
     let nspawns = nspawns.iter().filter(|_| !systemd);
     ours.iter().chain(nspawns).map(|directory| paths.join(directory)).collect()
+}
+
+fn remove_empty(directories: &[PathBuf]) {
+    for directory in directories {
+        let _ = fs::remove_dir(directory);
+    }
+}
+
+/// Removes the directories around all containers' files if there are none: for who comes after a supervisor that
+/// was killed before it had made its own, or when it had removed them.
+pub fn tidy(paths: &HostPaths) {
+    remove_empty(&removable(paths));
 }
 
 /// What is known of a container that ran or runs.
@@ -272,8 +286,12 @@ pub struct Found {
 #[must_use]
 pub fn find(paths: &HostPaths, name: &str) -> Option<Found> {
     let directory = paths.join(DIRECTORY).join(name);
-    let file = File::open(directory.join("lock")).ok()?;
-    let alive = lock::is_locked(&file).unwrap_or(false);
+    // A supervisor that was killed while it removed its files may have left the directory alone.
+    let alive = match File::open(directory.join("lock")) {
+        Ok(file) => lock::is_locked(&file).unwrap_or(false),
+        Err(_) if directory.is_dir() => false,
+        Err(_) => return None,
+    };
     let state = fs::read_to_string(directory.join("state")).ok();
     let state = state.and_then(|text| serde_json::from_str(&text).ok());
     Some(Found { name: name.to_owned(), alive, state })

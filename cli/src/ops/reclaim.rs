@@ -27,15 +27,16 @@ pub struct Reclaimed {
 /// # Errors
 /// When the container runs, or something cannot be removed.
 pub fn reclaim(name: Option<&str>, paths: &HostPaths) -> Result<Vec<Reclaimed>> {
-    match name {
-        Some(name) => Ok(vec![one(name, paths)?]),
-        None => {
-            // Every one is tried, whatever becomes of those before it.
-            let dead = instance::list(paths).into_iter().filter(|found| !found.alive);
-            let results: Vec<_> = dead.map(|found| one(&found.name, paths)).collect();
-            results.into_iter().collect()
-        }
-    }
+    let reclaimed = match name {
+        Some(name) => one(name, paths).map(|one| vec![one]),
+        None => instance::list(paths)
+            .into_iter()
+            .filter(|found| !found.alive)
+            .map(|found| one(&found.name, paths))
+            .collect(),
+    };
+    instance::tidy(paths);
+    reclaimed
 }
 
 fn one(name: &str, paths: &HostPaths) -> Result<Reclaimed> {

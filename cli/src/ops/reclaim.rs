@@ -29,11 +29,12 @@ pub struct Reclaimed {
 pub fn reclaim(name: Option<&str>, paths: &HostPaths) -> Result<Vec<Reclaimed>> {
     let reclaimed = match name {
         Some(name) => one(name, paths).map(|one| vec![one]),
-        None => instance::list(paths)
-            .into_iter()
-            .filter(|found| !found.alive)
-            .map(|found| one(&found.name, paths))
-            .collect(),
+        None => {
+            // Every one is tried, whatever becomes of those before it.
+            let dead = instance::list(paths).into_iter().filter(|found| !found.alive);
+            let results: Vec<_> = dead.map(|found| one(&found.name, paths)).collect();
+            results.into_iter().collect()
+        }
     };
     instance::tidy(paths);
     reclaimed

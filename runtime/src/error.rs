@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Permission,
     /// The container's program could not be executed.
     Payload,
+    /// The container's program, its interpreter or its loader does not exist in the container.
+    PayloadMissing,
     /// A system call failed.
     System,
 }

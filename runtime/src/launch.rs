@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 
 use crate::cgroup::Cgroup;
@@ -50,6 +51,7 @@ impl Launched {
     pub(crate) fn go(&mut self, script: &Script, mounts: &[MountPlan]) -> Result<(), Error> {
         // EPIPE or ECONNRESET: the child ended before; its last record says why.
         let _ = send(self.channel.as_raw_fd(), b"!", MsgFlags::MSG_NOSIGNAL);
+        self.wait_for_hangup()?;
         let mut executed = false;
         loop {
             let mut record = [0; report::SIZE];
@@ -67,12 +69,27 @@ impl Launched {
         }
     }
 
+    /// Sleeps until the child's end of the channel is closed, by exec or by its end, and what it said is all there:
+    /// woken by each record, we would take processor time from a child that is about to execute its program.
+    fn wait_for_hangup(&self) -> Result<(), Error> {
+        // Without any event asked for, a hang-up is still told.
+        let mut channel = [PollFd::new(self.channel.as_fd(), PollFlags::empty())];
+        loop {
+            match poll(&mut channel, PollTimeout::NONE) {
+                Err(nix::errno::Errno::EINTR) => {}
+                result => return result.map(drop).doing(|| "wait for the container's first process".to_owned()),
+            }
+        }
+    }
+
     fn failed(&mut self, script: &Script, mounts: &[MountPlan], op: u16, failure: Failure) -> Error {
         let _ = self.reap();
         let errno = nix::errno::Errno::from_raw(failure.errno);
         if failure.call == libc::SYS_execve as i32 {
             let program = script.image.program();
-            return Error::new(ErrorKind::Payload, format!("cannot execute {program} in the container: {errno}"))
+            let missing = errno == nix::errno::Errno::ENOENT;
+            let kind = if missing { ErrorKind::PayloadMissing } else { ErrorKind::Payload };
+            return Error::new(kind, format!("cannot execute {program} in the container: {errno}"))
                 .hint(match errno {
                     nix::errno::Errno::ENOENT => {
                         "it, its interpreter or its loader does not exist below the container's root"

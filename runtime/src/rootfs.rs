@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::Mode;
+use nix::unistd::UnlinkatFlags;
 
 use crate::config::Preparation;
 use crate::error::{Doing, Error, ErrorKind};
@@ -138,12 +139,16 @@ impl Root {
         let directory = self.resolve(parent, libc::O_RDONLY | libc::O_DIRECTORY, Make::Directory(0o755))?;
         let temporary = PathBuf::from(format!(".{}.nixrun", name.to_string_lossy()));
         let doing = || format!("copy {} to {} below {}", from.display(), path.display(), self.path.display());
-        let _ = nix::unistd::unlinkat(&directory, &temporary, nix::unistd::UnlinkatFlags::NoRemoveDir);
+        let _ = nix::unistd::unlinkat(&directory, &temporary, UnlinkatFlags::NoRemoveDir);
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = nix::fcntl::openat(directory.as_fd(), &temporary, flags, Mode::from_bits_truncate(0o644))
             .doing(doing)?;
         File::from(file).write_all(&content).doing(doing)?;
-        nix::fcntl::renameat(&directory, &temporary, &directory, name).doing(doing)
+        nix::fcntl::renameat(&directory, &temporary, &directory, name)
+            .inspect_err(|_| {
+                let _ = nix::unistd::unlinkat(&directory, &temporary, UnlinkatFlags::NoRemoveDir);
+            })
+            .doing(doing)
     }
 }
 

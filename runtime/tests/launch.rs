@@ -115,7 +115,7 @@ fn a_missing_program_is_named_and_nothing_is_left() {
     let mut config = config(&root, "missing", "");
     config.payload.argv = vec!["/bin/no-such-program".into()];
     let error = start(&config).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Payload);
+    assert_eq!(error.kind(), ErrorKind::PayloadMissing);
     assert!(error.to_string().contains("/bin/no-such-program"), "{error}");
     let plan = Plan::new(&config, &HostFacts::probe(&HostPaths::default()).unwrap()).unwrap();
     assert!(!plan.cgroup.payload.exists());

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use runtime::supervisor::{Attached, Event, HostNotify};
@@ -16,6 +16,8 @@ use crate::{exit, signals as names};
 
 /// How long a container may take to shut down; systemd's own default for a service.
 const GRACE: Duration = Duration::from_secs(90);
+/// Shortest time between two starts of a container that reboots.
+const RESTART_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) fn boot(args: &BootArgs, paths: &HostPaths, out: &Output) -> Result {
     let console = args.console.console.unwrap_or(if terminal() { Console::Interactive } else { Console::ReadOnly });
@@ -70,6 +72,7 @@ fn foreground(
         grace: GRACE,
     };
     loop {
+        let begun = Instant::now();
         let request = request()?;
         let name = request.container.name.clone();
         let outcome = once(&request, &attached, notify.as_ref(), manner, paths, out)?;
@@ -77,6 +80,8 @@ fn foreground(
         if outcome != Outcome::Rebooted || !manner.restart {
             return Ok(code);
         }
+        // An init that does nothing but reboot must not take the host's time.
+        std::thread::sleep(RESTART_INTERVAL.saturating_sub(begun.elapsed()));
     }
 }
 

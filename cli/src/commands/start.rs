@@ -19,6 +19,8 @@ use crate::exit;
 const LOOK: Duration = Duration::from_millis(50);
 /// How often to try to bind the notify socket while other starts come and go.
 const BIND_TRIES: u32 = 100;
+/// A log longer than this, in bytes, makes way at the next start: one older one is kept.
+const LONGEST_LOG: u64 = 16 << 20;
 /// How much of the end of a log is searched for its last line, in bytes.
 const LOG_END: u64 = 64 * 1024;
 
@@ -71,6 +73,9 @@ fn background(
     let failed = |error| Error::Other(format!("cannot write the log {}: {error}", log.display()));
     fs::create_dir_all(&directory).map_err(failed)?;
     // What a console shows is not for everybody.
+    if fs::metadata(&log).is_ok_and(|found| found.len() > LONGEST_LOG) {
+        fs::rename(&log, log.with_extension("log.1")).map_err(failed)?;
+    }
     let file = OpenOptions::new().create(true).append(true).mode(0o640).open(&log).map_err(failed)?;
     let copy = file.try_clone().map_err(failed)?;
     let child = Command::new("/proc/self/exe")

@@ -40,9 +40,8 @@ impl Error {
     #[must_use]
     pub fn payload_missing(&self) -> Option<bool> {
         match self {
-            Error::Runtime(error) if error.kind() == ErrorKind::Payload => {
-                Some(error.to_string().contains("ENOENT"))
-            }
+            Error::Runtime(error) if error.kind() == ErrorKind::PayloadMissing => Some(true),
+            Error::Runtime(error) if error.kind() == ErrorKind::Payload => Some(false),
             _ => None,
         }
     }

@@ -103,6 +103,12 @@ impl Plan {
                 format!("the root directory {} of container {} is not an absolute path", config.rootfs.display(), config.name),
             ));
         }
+        if !(1..=64).contains(&config.stop_signal) {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("{} is no signal that could ask container {} to stop", config.stop_signal, config.name),
+            ));
+        }
         let mut warnings = Vec::new();
         let capabilities = capabilities(config, host);
         Ok(Plan {

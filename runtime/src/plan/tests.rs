@@ -201,6 +201,7 @@ fn nonsense_is_refused_in_a_sentence() {
     refused(&|c| c.payload.argv = vec!["a\0b".into()], "NUL byte");
     refused(&|c| c.payload.env = vec![("A=B".into(), "".into())], "no name for an environment variable");
     refused(&|c| c.payload.cwd = Some("tmp".into()), "working directory");
+    refused(&|c| c.stop_signal = 0, "is no signal");
     let tmpfs = |target: &str| Mount::Tmpfs { target: target.into(), options: String::new() };
     refused(&|c| c.mounts = vec![tmpfs("/")], "cannot be a mount point");
     refused(&|c| c.mounts = vec![tmpfs("/a/../../b")], "cannot be a mount point");

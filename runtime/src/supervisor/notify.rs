@@ -5,10 +5,14 @@ use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 use super::Event;
+
+/// How long to try to tell a busy service manager that the container is ready.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Longest message that systemd itself accepts.
 const LONGEST: usize = 4096;
@@ -62,12 +66,22 @@ impl HostNotify {
             Some(name) => SocketAddr::from_abstract_name(name),
             None => SocketAddr::from_pathname(address),
         };
-        Some(HostNotify { socket: UnixDatagram::unbound().ok()?, address: address.ok()? })
+        let socket = UnixDatagram::unbound().ok()?;
+        // A service manager that does not read must not keep us from our container.
+        socket.set_nonblocking(true).ok()?;
+        Some(HostNotify { socket, address: address.ok()? })
     }
 
-    /// Sends assignments, one a line. A service manager that does not answer must not keep a container from
-    /// running, so what fails is left at that, as sd_notify(3) advises.
+    /// Sends assignments, one a line. What fails is left at that, as sd_notify(3) advises, but for a queue that is
+    /// full: readiness is worth a second's patience.
     pub fn send(&self, message: &str) {
-        let _ = self.socket.send_to_addr(message.as_bytes(), &self.address);
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = self.socket.send_to_addr(message.as_bytes(), &self.address) {
+            let full = error.kind() == std::io::ErrorKind::WouldBlock;
+            if !full || !message.contains("READY=1") || Instant::now() >= deadline {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }

@@ -162,11 +162,15 @@ impl<'a> Shared<'a> {
                 continue;
             }
             // The last one made and the first one removed: where it is, both are.
-            if !directory.join("users").exists() {
-                make_directory(&directory.join("claims"))?;
-                make_directory(&directory.join("users"))?;
+            let shared = Shared { paths, directory, _lock: lock };
+            if !shared.directory.join("users").exists() {
+                let made = ["claims", "users"].iter().try_for_each(|d| make_directory(&shared.directory.join(d)));
+                if made.is_err() {
+                    shared.remove_directory(&mut Errors::default());
+                }
+                made?;
             }
-            return Ok(Shared { paths, directory, _lock: lock });
+            return Ok(shared);
         }
     }
 
@@ -350,9 +354,12 @@ impl<'a> Shared<'a> {
     fn remove_directory(&self, errors: &mut Errors) {
         let path = |name: &str| self.directory.join(name);
         for directory in [path("users"), path("claims")] {
-            errors.note(
-                fs::remove_dir_all(&directory).map_err(Error::io(format!("remove {}", directory.display()))),
-            );
+            match fs::remove_dir_all(&directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => {
+                    errors.note(removed.map_err(Error::io(format!("remove {}", directory.display()))));
+                }
+            }
         }
         for file in [path("state.json"), path(".state.json"), path("lock")] {
             errors.note(remove_file(&file));

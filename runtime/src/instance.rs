@@ -233,15 +233,16 @@ impl Instance {
 
     /// Gives everything up: the files go, then the locks.
     pub fn release(self) {
+        for (path, _) in &self.nspawn {
+            let _ = fs::remove_file(path);
+        }
+        // Last, so that reclaim finds whom we were killed over.
         for name in ["state", "journal", "lock"] {
             let _ = fs::remove_file(self.directory.join(name));
         }
         // What cannot be removed is reclaimed later; without its lock it means nothing.
         if fs::remove_dir(&self.directory).is_err() {
             let _ = fs::remove_dir_all(&self.directory);
-        }
-        for (path, _) in &self.nspawn {
-            let _ = fs::remove_file(path);
         }
         // The last one out; another's directory keeps each of them.
         remove_empty(&self.parents);

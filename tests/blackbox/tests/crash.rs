@@ -250,7 +250,7 @@ fn a_call_of_the_containers_first_process_that_fails_leaves_nothing() {
             "rt_sigaction:error=EFAULT:when=20",
             "move_mount:signal=KILL:when=5",
             "pivot_root:signal=KILL",
-            "seccomp:signal=SEGV",
+            "seccomp:signal=KILL",
         ]
         .map(str::to_owned)
         .into();

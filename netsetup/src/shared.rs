@@ -189,8 +189,10 @@ impl<'a> Shared<'a> {
             shared.leave(&stale).map_err(first_of)?;
             shared = Shared::lock(paths)?;
         }
-        shared.write_json(&shared.user(&registration.container), registration)?;
-        let entered = shared.claim(registration).and_then(|()| shared.set_up(registration));
+        let entered = shared
+            .write_json(&shared.user(&registration.container), registration)
+            .and_then(|()| shared.claim(registration))
+            .and_then(|()| shared.set_up(registration));
         if entered.is_err() {
             // The error that stopped it says more than those of undoing it.
             let _ = shared.leave(registration);
@@ -398,7 +400,9 @@ impl<'a> Shared<'a> {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let temporary = path.with_file_name(format!(".{name}"));
             fs::write(&temporary, serde_json::to_vec(value)?)?;
-            fs::rename(&temporary, path)
+            fs::rename(&temporary, path).inspect_err(|_| {
+                let _ = fs::remove_file(&temporary);
+            })
         };
         write().map_err(Error::io(format!("write {}", path.display())))
     }

@@ -56,8 +56,8 @@ impl Launched {
         loop {
             let mut record = [0; report::SIZE];
             let length = match recv(self.channel.as_raw_fd(), &mut record, MsgFlags::empty()) {
-                Err(nix::errno::Errno::EINTR) => continue,
-                Err(nix::errno::Errno::ECONNRESET) => 0,
+                // ECONNRESET: the child ended without having read GO. Told once, before what it had sent.
+                Err(nix::errno::Errno::EINTR | nix::errno::Errno::ECONNRESET) => continue,
                 result => result.doing(|| "read the report of the container's first process".to_owned())?,
             };
             match record.get(..length).and_then(Report::decode) {

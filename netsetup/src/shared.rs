@@ -164,7 +164,8 @@ impl<'a> Shared<'a> {
             // The last one made and the first one removed: where it is, both are.
             let shared = Shared { paths, directory, _lock: lock };
             if !shared.directory.join("users").exists() {
-                let made = ["claims", "users"].iter().try_for_each(|d| make_directory(&shared.directory.join(d)));
+                let made =
+                    ["claims", "users"].iter().try_for_each(|d| make_directory(&shared.directory.join(d)));
                 if made.is_err() {
                     shared.remove_directory(&mut Errors::default());
                 }

@@ -42,8 +42,8 @@ const GROUP: &str = "nixrun-exec";
 /// Runs a command in the container until it ends.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] when the container is gone, [`ErrorKind::PayloadMissing`] and [`ErrorKind::Payload`] when the command
-/// does not exist or cannot be executed.
+/// [`ErrorKind::NotFound`] when the container is gone, [`ErrorKind::PayloadMissing`] and [`ErrorKind::Payload`] when
+/// the command does not exist or cannot be executed.
 pub fn run(state: &State, command: &Command, attached: &Attached<'_>) -> Result<Ended, Error> {
     let gone = || Error::new(ErrorKind::NotFound, format!("container {} is not running", state.name));
     let leader = state.leader.open().ok_or_else(gone)?;

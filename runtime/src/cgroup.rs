@@ -36,7 +36,10 @@ impl Cgroup {
         if is_populated(&plan.payload) {
             return Err(Error::new(
                 ErrorKind::Busy,
-                format!("cannot place the container in {}: processes are in it already", plan.payload.display()),
+                format!(
+                    "cannot place the container in {}: processes are in it already",
+                    plan.payload.display()
+                ),
             )
             .hint("stop the container of the same name that runs there, or give this one another name"));
         }

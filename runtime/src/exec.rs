@@ -54,7 +54,8 @@ pub fn run(state: &State, command: &Command, attached: &Attached<'_>) -> Result<
     // thread lives as long as the command: the command dies with it.
     std::thread::scope(|scope| {
         let body = || -> Result<Ended, Error> {
-            process::setns(leader.as_fd(), libc::CLONE_NEWPID).doing(|| format!("enter container {}", state.name))?;
+            process::setns(leader.as_fd(), libc::CLONE_NEWPID)
+                .doing(|| format!("enter container {}", state.name))?;
             // First, so that the command finds its terminal in the right size.
             let view = Terminal::new(terminal.as_ref().map(|(master, _)| master), attached)?;
             let mut launched = Launched::start(&script, 0, group.as_fd())?;

@@ -8,8 +8,8 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, 
 
 use crate::cgroup::Cgroup;
 use crate::child::report::{self, Report};
-use crate::child::script::Script;
 use crate::child::run;
+use crate::child::script::Script;
 use crate::error::{Doing, Error, ErrorKind};
 use crate::plan::MountPlan;
 use crate::prepare::Prepared;
@@ -77,7 +77,9 @@ impl Launched {
         loop {
             match poll(&mut channel, PollTimeout::NONE) {
                 Err(nix::errno::Errno::EINTR) => {}
-                result => return result.map(drop).doing(|| "wait for the container's first process".to_owned()),
+                result => {
+                    return result.map(drop).doing(|| "wait for the container's first process".to_owned());
+                }
             }
         }
     }
@@ -89,14 +91,15 @@ impl Launched {
             let program = script.image.program();
             let missing = errno == nix::errno::Errno::ENOENT;
             let kind = if missing { ErrorKind::PayloadMissing } else { ErrorKind::Payload };
-            return Error::new(kind, format!("cannot execute {program} in the container: {errno}"))
-                .hint(match errno {
+            return Error::new(kind, format!("cannot execute {program} in the container: {errno}")).hint(
+                match errno {
                     nix::errno::Errno::ENOENT => {
                         "it, its interpreter or its loader does not exist below the container's root"
                     }
                     nix::errno::Errno::EACCES => "it is not an executable file",
                     _ => "check the file with `file`",
-                });
+                },
+            );
         }
         let purpose = script.purpose(op, mounts);
         Error::new(
@@ -111,7 +114,10 @@ impl Launched {
             Ok(Ended::Killed(signal)) => format!("was killed by signal {signal}"),
             Err(error) => error.to_string(),
         };
-        Error::new(ErrorKind::System, format!("the container's first process {how} before it could execute its program"))
+        Error::new(
+            ErrorKind::System,
+            format!("the container's first process {how} before it could execute its program"),
+        )
     }
 
     /// Waits for the end of the child.

@@ -66,8 +66,6 @@ pub use config::{
 pub use error::{Error, ErrorKind};
 pub use host::{CgroupFacts, HostFacts, HostPaths, InitLimits, OsRelease};
 pub use launch::Paused;
-pub use plan::{
-    Attributes, CgroupPlan, DevicePolicy, Entry, Limit, MountPlan, Namespaces, Plan, Source,
-};
+pub use plan::{Attributes, CgroupPlan, DevicePolicy, Entry, Limit, MountPlan, Namespaces, Plan, Source};
 pub use prepare::Prepared;
 pub use supervisor::{Event, Outcome, Supervisor};

@@ -114,7 +114,8 @@ impl Prepared {
             Source::Devpts { gid } => {
                 let tree = devpts(*gid, mount.attributes.bits()).doing(doing)?;
                 if self.plan.has_console() {
-                    let (master, _) = pty::open(tree.as_fd()).doing(|| "open the console's pty".to_owned())?;
+                    let (master, _) =
+                        pty::open(tree.as_fd()).doing(|| "open the console's pty".to_owned())?;
                     self.console = Some(master);
                 }
                 Some(tree)
@@ -171,7 +172,11 @@ impl Prepared {
 fn missing_source(path: &Path, target: &Path) -> Error {
     Error::new(
         ErrorKind::NotFound,
-        format!("cannot mount {} on {} in the container: it does not exist", path.display(), target.display()),
+        format!(
+            "cannot mount {} on {} in the container: it does not exist",
+            path.display(),
+            target.display()
+        ),
     )
 }
 

@@ -44,13 +44,16 @@ impl Root {
                     Error::new(ErrorKind::NotFound, format!("the root directory {shown} does not exist"))
                 }
                 // O_DIRECTORY with O_NOFOLLOW says ENOTDIR for a symlink, too.
-                Errno::ENOTDIR | Errno::ELOOP if path.is_symlink() => Error::new(
-                    ErrorKind::Config,
-                    format!("the root directory {shown} is a symlink"),
-                )
-                .hint("name the directory that it leads to"),
-                Errno::ENOTDIR => Error::new(ErrorKind::Config, format!("the root {shown} is not a directory")),
-                errno => Error::new(ErrorKind::System, format!("cannot open the root directory {shown}: {errno}")),
+                Errno::ENOTDIR | Errno::ELOOP if path.is_symlink() => {
+                    Error::new(ErrorKind::Config, format!("the root directory {shown} is a symlink"))
+                        .hint("name the directory that it leads to")
+                }
+                Errno::ENOTDIR => {
+                    Error::new(ErrorKind::Config, format!("the root {shown} is not a directory"))
+                }
+                errno => {
+                    Error::new(ErrorKind::System, format!("cannot open the root directory {shown}: {errno}"))
+                }
             }
         })?;
         Ok(Root { directory, path: path.to_path_buf() })
@@ -61,7 +64,8 @@ impl Root {
     /// # Errors
     /// The kernel's.
     pub fn identity(&self) -> Result<(u64, u64), Error> {
-        let stat = nix::sys::stat::fstat(&self.directory).doing(|| format!("stat {}", self.path.display()))?;
+        let stat =
+            nix::sys::stat::fstat(&self.directory).doing(|| format!("stat {}", self.path.display()))?;
         // The field types differ between libcs.
         #[allow(clippy::unnecessary_cast)]
         Ok((stat.st_dev as u64, stat.st_ino as u64))
@@ -126,7 +130,9 @@ impl Root {
         let name = path.file_name().unwrap_or_default();
         match nix::fcntl::openat(&directory, name, flags, Mode::from_bits_truncate(0o644)) {
             Ok(_) | Err(Errno::EEXIST) => Ok(()),
-            Err(errno) => Err(errno).doing(|| format!("make {} below {}", path.display(), self.path.display())),
+            Err(errno) => {
+                Err(errno).doing(|| format!("make {} below {}", path.display(), self.path.display()))
+            }
         }
     }
 

@@ -12,8 +12,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use runtime::supervisor::{Attached, Event};
 use runtime::{
-    Cgroup, Console, ContainerConfig, Error, ErrorKind, HostFacts, HostPaths, Network, Outcome, Payload, Plan,
-    Prepared, Supervisor,
+    Cgroup, Console, ContainerConfig, Error, ErrorKind, HostFacts, HostPaths, Network, Outcome, Payload,
+    Plan, Prepared, Supervisor,
 };
 
 /// Cargo's directory for this.
@@ -73,7 +73,8 @@ fn start(config: &ContainerConfig) -> Result<Supervisor, Error> {
     Prepared::new(plan)?.launch(group)?.resume()
 }
 
-const DETACHED: Attached<'_> = Attached { signals: None, output: None, input: None, grace: Duration::from_secs(20) };
+const DETACHED: Attached<'_> =
+    Attached { signals: None, output: None, input: None, grace: Duration::from_secs(20) };
 
 fn run(config: &ContainerConfig) -> Outcome {
     let end = start(config).unwrap().run(&DETACHED, |_| {}).unwrap();
@@ -85,7 +86,11 @@ fn run(config: &ContainerConfig) -> Outcome {
 fn the_exit_status_comes_back() {
     let Some((_dir, root)) = root() else { return };
     assert_eq!(run(&config(&root, "status", "exit 7")), Outcome::Exited(7));
-    assert_eq!(run(&config(&root, "killed", "busybox kill -9 $$; exit 0")), Outcome::Exited(0), "PID 1 cannot kill itself");
+    assert_eq!(
+        run(&config(&root, "killed", "busybox kill -9 $$; exit 0")),
+        Outcome::Exited(0),
+        "PID 1 cannot kill itself"
+    );
     assert_eq!(run(&config(&root, "off", "busybox poweroff -f")), Outcome::PoweredOff);
     assert_eq!(run(&config(&root, "reboot", "busybox reboot -f")), Outcome::Rebooted);
 }
@@ -155,7 +160,8 @@ fn a_program_that_ignores_the_stop_is_killed_after_the_grace() {
 #[test]
 fn a_dropped_supervisor_takes_the_container_with_it() {
     let Some((_dir, root)) = root() else { return };
-    let supervisor = start(&config(&root, "drop", "/bin/busybox sleep 1000 & /bin/busybox sleep 1000")).unwrap();
+    let supervisor =
+        start(&config(&root, "drop", "/bin/busybox sleep 1000 & /bin/busybox sleep 1000")).unwrap();
     let (group, pid) = (supervisor.cgroup().to_path_buf(), supervisor.pid());
     assert!(Path::new(&format!("/proc/{pid}")).exists());
     drop(supervisor);

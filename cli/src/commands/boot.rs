@@ -20,7 +20,8 @@ const GRACE: Duration = Duration::from_secs(90);
 const RESTART_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) fn boot(args: &BootArgs, paths: &HostPaths, out: &Output) -> Result {
-    let console = args.console.console.unwrap_or(if terminal() { Console::Interactive } else { Console::ReadOnly });
+    let console =
+        args.console.console.unwrap_or(if terminal() { Console::Interactive } else { Console::ReadOnly });
     if args.background {
         // Away from the terminal of whoever said `start`. Fails only for a leader, who is away already.
         let _ = nix::unistd::setsid();
@@ -156,7 +157,8 @@ fn report(name: &str, event: &Event, notify: Option<&HostNotify>, out: &Output) 
 
 /// The line that nspawn prints (tests of nixpkgs look for it), and the exit code.
 fn ended(name: &str, outcome: Outcome, manner: Manner, out: &Output) -> u8 {
-    let ordinary = |line: std::fmt::Arguments<'_>| if manner.talkative { out.note(line) } else { out.info(line) };
+    let ordinary =
+        |line: std::fmt::Arguments<'_>| if manner.talkative { out.note(line) } else { out.info(line) };
     match outcome {
         Outcome::PoweredOff => {
             out.note(format_args!("Container {name} has been shut down."));

@@ -31,7 +31,8 @@ pub(super) fn reclaim(args: &ReclaimArgs, paths: &HostPaths, out: &Output) -> Re
         return Ok(exit::SUCCESS);
     }
     for one in &reclaimed {
-        let what = if one.removed.is_empty() { "nothing was left".to_owned() } else { one.removed.join(", ") };
+        let what =
+            if one.removed.is_empty() { "nothing was left".to_owned() } else { one.removed.join(", ") };
         printed(out.text(format_args!("{}: {what}", one.name)))?;
     }
     Ok(exit::SUCCESS)

@@ -11,10 +11,10 @@ use runtime::sys::process::Ended;
 
 use super::signals;
 use crate::args::ExecArgs;
+use crate::exit;
 use crate::nspawn::SetEnv;
 use crate::ops::{self, Error, ExecRequest};
 use crate::output::Output;
-use crate::exit;
 
 pub(super) fn exec(args: &ExecArgs, paths: &HostPaths, out: &Output) -> u8 {
     match attempt(args, paths) {
@@ -42,14 +42,8 @@ fn attempt(args: &ExecArgs, paths: &HostPaths) -> Result<Ended, Error> {
     };
     // SIGTSTP, too: while we are stopped nobody reaps the command, and until then the kernel lets the container's PID 1
     // not end; a Ctrl-Z here would hold up a stop there.
-    let forwarded = [
-        Signal::SIGTERM,
-        Signal::SIGINT,
-        Signal::SIGHUP,
-        Signal::SIGQUIT,
-        Signal::SIGTSTP,
-        Signal::SIGWINCH,
-    ];
+    let forwarded =
+        [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGTSTP, Signal::SIGWINCH];
     let signals = signals::take(&forwarded)?;
     let (stdin, stdout) = (io::stdin(), io::stdout());
     let attached = Attached {

@@ -11,9 +11,9 @@ use runtime::{Console, HostPaths};
 
 use super::Result;
 use crate::args::{Global, StartArgs};
+use crate::exit;
 use crate::ops::{self, Error, Planned};
 use crate::output::Output;
-use crate::exit;
 
 /// How often to look whether the background process has ended before it was ready.
 const LOOK: Duration = Duration::from_millis(50);
@@ -33,12 +33,17 @@ pub(super) fn start(args: &StartArgs, global: &Global, paths: &HostPaths, out: &
     Planned::new(&request, paths)?;
     let directory = paths.join("/run/nixrun/.start");
     let socket_path = directory.join(format!("start-{}", std::process::id()));
-    let socket = bind(&socket_path, &directory)
-        .map_err(|error| Error::Other(format!("cannot bind a notify socket at {}: {error}", socket_path.display())))?;
+    let socket = bind(&socket_path, &directory).map_err(|error| {
+        Error::Other(format!("cannot bind a notify socket at {}: {error}", socket_path.display()))
+    })?;
     let result = background(args, global, paths, &socket_path).and_then(|(mut child, log)| {
         let result = wait(args, paths, &socket, &mut child, &log);
         if result.is_ok() {
-            out.info(format_args!("Container {} is ready; its console is logged to {}.", args.name, log.display()));
+            out.info(format_args!(
+                "Container {} is ready; its console is logged to {}.",
+                args.name,
+                log.display()
+            ));
         }
         result
     });
@@ -103,13 +108,15 @@ fn wait(
     child: &mut Child,
     log: &std::path::Path,
 ) -> std::result::Result<(), Error> {
-    let failed = |error: std::io::Error| Error::Other(format!("cannot wait for container {}: {error}", args.name));
+    let failed =
+        |error: std::io::Error| Error::Other(format!("cannot wait for container {}: {error}", args.name));
     socket.set_read_timeout(Some(LOOK)).map_err(failed)?;
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     let mut buffer = [0; 4096];
     loop {
         // What else comes, even without end, does not put the deadline off.
-        let message = socket.recv(&mut buffer).ok().and_then(|length| buffer.get(..length)).unwrap_or_default();
+        let message =
+            socket.recv(&mut buffer).ok().and_then(|length| buffer.get(..length)).unwrap_or_default();
         if message.split(|b| *b == b'\n').any(|line| line == b"READY=1") {
             return Ok(());
         }

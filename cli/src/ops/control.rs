@@ -43,8 +43,9 @@ pub fn kill(name: &str, signal_number: Option<i32>, paths: &HostPaths) -> Result
     }
     let supervisor = open(state.supervisor, name, paths)?;
     let file = state.cgroup.join("cgroup.kill");
-    std::fs::write(&file, "1")
-        .map_err(|error| Error::Other(format!("cannot kill container {name} by {}: {error}", file.display())))?;
+    std::fs::write(&file, "1").map_err(|error| {
+        Error::Other(format!("cannot kill container {name} by {}: {error}", file.display()))
+    })?;
     wait_for_cleanup(supervisor.as_fd(), name)
 }
 

@@ -53,7 +53,12 @@ impl Planned {
             }
             None => None,
         };
-        Ok(Planned { container, network, notes: request.notes.clone(), wait_for_links: request.wait_for_links })
+        Ok(Planned {
+            container,
+            network,
+            notes: request.notes.clone(),
+            wait_for_links: request.wait_for_links,
+        })
     }
 
     /// Looks up what only a reader of the plan wants to know: host settings that will change.
@@ -63,7 +68,8 @@ impl Planned {
     pub fn for_reading(request: &Request, paths: &HostPaths) -> Result<Planned> {
         let mut planned = Planned::new(request, paths)?;
         if let Some(config) = &request.network {
-            let facts = NetFacts::probe(&net_paths(paths), config)?.probe_sysctls(&net_paths(paths), config)?;
+            let facts =
+                NetFacts::probe(&net_paths(paths), config)?.probe_sysctls(&net_paths(paths), config)?;
             planned.network = Some(NetworkPlan::new(config, &facts)?);
         }
         Ok(planned)
@@ -103,7 +109,9 @@ fn start_claimed(
     // The container makes its mounts while we make its network.
     let paused = prepared.launch(cgroup)?;
     let applied = match &network {
-        Some(plan) => Some(netsetup::apply(plan, &net_paths(paths), std::os::fd::AsFd::as_fd(&paused.netns()?))?),
+        Some(plan) => {
+            Some(netsetup::apply(plan, &net_paths(paths), std::os::fd::AsFd::as_fd(&paused.netns()?))?)
+        }
         None => None,
     };
     let state = state(&paused, network.as_ref())?;

@@ -22,7 +22,7 @@ pub use launch::{Finished, Planned, Request, Running};
 pub use reclaim::{Reclaimed, reclaim};
 pub use request::{boot_request, run_request};
 pub use scope::enter_scope;
-pub use show::{already_running, Listed, Phase, list, status};
+pub use show::{Listed, Phase, already_running, list, status};
 
 /// Where netsetup finds its files on this host.
 #[must_use]

@@ -95,9 +95,9 @@ pub(super) fn not_running(name: &str, paths: &HostPaths) -> Error {
         Ok(listed) if listed.phase == Phase::Crashed => Error::Other(format!(
             "container {name} is not running, its nixrun was killed; clean up with `nixrun reclaim {name}`"
         )),
-        Ok(listed) if listed.configuration.is_some() => Error::Other(format!(
-            "container {name} is not running; start it with `nixrun start {name}`"
-        )),
+        Ok(listed) if listed.configuration.is_some() => {
+            Error::Other(format!("container {name} is not running; start it with `nixrun start {name}`"))
+        }
         Ok(_) => Error::Other(format!("container {name} is not running")),
         Err(error) => error,
     }

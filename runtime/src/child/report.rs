@@ -39,7 +39,8 @@ impl Report {
     /// The report in a record, unless it is none.
     pub(crate) fn decode(record: &[u8]) -> Option<Report> {
         let record: [u8; SIZE] = record.try_into().ok()?;
-        let word = |at: usize| i32::from_ne_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]);
+        let word =
+            |at: usize| i32::from_ne_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]);
         let half = |at: usize| u16::from_ne_bytes([record[at], record[at + 1]]);
         if word(0) as u32 != MAGIC {
             return None;

@@ -8,8 +8,8 @@ use super::report::Report;
 use super::script::{Op, Script, Target};
 use crate::sys::inroot::{self, Failure};
 use crate::sys::mount::{
-    AT_RECURSIVE, FSCONFIG_CMD_CREATE, FSCONFIG_SET_STRING, MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH, MountAttr,
-    OPEN_TREE_CLONE,
+    AT_RECURSIVE, FSCONFIG_CMD_CREATE, FSCONFIG_SET_STRING, MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH,
+    MountAttr, OPEN_TREE_CLONE,
 };
 
 type Done = Result<(), Failure>;
@@ -63,13 +63,9 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
         Op::SetAttributes { path, attributes, propagation, recursive } => {
             set_attributes(root, script.get(path), recursive, attributes, propagation)
         }
-        Op::Remove { path } => {
-            call(libc::SYS_unlinkat, [root as u64, address(script.get(path)), 0, 0, 0])
-        }
+        Op::Remove { path } => call(libc::SYS_unlinkat, [root as u64, address(script.get(path)), 0, 0, 0]),
         Op::Pivot => pivot(root),
-        Op::Join { pidfd, namespaces } => {
-            call(libc::SYS_setns, [pidfd as u64, namespaces as u64, 0, 0, 0])
-        }
+        Op::Join { pidfd, namespaces } => call(libc::SYS_setns, [pidfd as u64, namespaces as u64, 0, 0, 0]),
         Op::Hostname { name } => {
             let name = script.get(name);
             call(libc::SYS_sethostname, [address(name), name.count_bytes() as u64, 0, 0, 0])
@@ -134,7 +130,13 @@ fn set_attributes(dir: RawFd, path: &CStr, recursive: bool, set: u64, propagatio
     let flags = libc::AT_EMPTY_PATH as u32 | if recursive { AT_RECURSIVE } else { 0 };
     call(
         libc::SYS_mount_setattr,
-        [dir as u64, address(path), u64::from(flags), (&raw const change) as u64, size_of::<MountAttr>() as u64],
+        [
+            dir as u64,
+            address(path),
+            u64::from(flags),
+            (&raw const change) as u64,
+            size_of::<MountAttr>() as u64,
+        ],
     )
 }
 
@@ -210,10 +212,7 @@ fn install_filter(filter: &[libc::sock_filter]) -> Done {
         return Ok(());
     }
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
-    call(
-        libc::SYS_seccomp,
-        [u64::from(libc::SECCOMP_SET_MODE_FILTER), 0, (&raw const program) as u64, 0, 0],
-    )
+    call(libc::SYS_seccomp, [u64::from(libc::SECCOMP_SET_MODE_FILTER), 0, (&raw const program) as u64, 0, 0])
 }
 
 /// The kernel's `struct __user_cap_header_struct` and two `__user_cap_data_struct`, version 3.
@@ -245,11 +244,8 @@ fn set_capabilities(mask: u64) -> Done {
     // PR_CAP_AMBIENT_CLEAR_ALL is 4; an ambient capability would survive a setuid program's drop of its own.
     call(libc::SYS_prctl, [libc::PR_CAP_AMBIENT as u64, 4, 0, 0, 0])?;
     let header = CapHeader { version: 0x2008_0522, pid: 0 };
-    let half = |bits: u64| CapData {
-        effective: bits as u32,
-        permitted: bits as u32,
-        inheritable: bits as u32,
-    };
+    let half =
+        |bits: u64| CapData { effective: bits as u32, permitted: bits as u32, inheritable: bits as u32 };
     let data = [half(mask), half(mask >> 32)];
     call(libc::SYS_capset, [(&raw const header) as u64, (&raw const data) as u64, 0, 0, 0])
 }

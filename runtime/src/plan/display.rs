@@ -147,7 +147,9 @@ impl fmt::Display for MountPlan {
             Source::BootId => write!(f, "{target} a random id ({})", self.attributes),
             Source::KernelLog => write!(f, "{target} a silent fifo"),
             Source::Remount => write!(f, "{target} becomes {}", self.attributes),
-            Source::KernelOutside(fstype) => write!(f, "{target} {fstype} outside the container, to copy from"),
+            Source::KernelOutside(fstype) => {
+                write!(f, "{target} {fstype} outside the container, to copy from")
+            }
             Source::Outside { path } => {
                 write!(f, "{target} bind {} from outside ({})", path.display(), self.attributes)
             }

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use cgroup::{CgroupPlan, DevicePolicy};
-pub use limits::Limit;
 pub(crate) use identity::DEFAULT_PATH;
-pub(crate) use mounts::{BOOT_ID, KMSG, NOTIFY, UUID};
+pub use limits::Limit;
 pub use mounts::{Attributes, Entry, MountPlan, Source};
+pub(crate) use mounts::{BOOT_ID, KMSG, NOTIFY, UUID};
 
 use crate::caps::CapSet;
 use crate::config::{Console, ContainerConfig, Network, Payload, Preparation, UserNamespace};
@@ -100,13 +100,20 @@ impl Plan {
         if !config.rootfs.is_absolute() {
             return Err(Error::new(
                 ErrorKind::Config,
-                format!("the root directory {} of container {} is not an absolute path", config.rootfs.display(), config.name),
+                format!(
+                    "the root directory {} of container {} is not an absolute path",
+                    config.rootfs.display(),
+                    config.name
+                ),
             ));
         }
         if !(1..=64).contains(&config.stop_signal) {
             return Err(Error::new(
                 ErrorKind::Config,
-                format!("{} is no signal that could ask container {} to stop", config.stop_signal, config.name),
+                format!(
+                    "{} is no signal that could ask container {} to stop",
+                    config.stop_signal, config.name
+                ),
             ));
         }
         let mut warnings = Vec::new();
@@ -174,7 +181,9 @@ fn check_payload(payload: &Payload) -> Result<(), Error> {
     if payload.argv.iter().any(nul) || payload.env.iter().any(|(k, v)| nul(k) || nul(v)) {
         return fault("an argument or environment variable holds a NUL byte, which execve cannot pass");
     }
-    if let Some((key, _)) = payload.env.iter().find(|(k, _)| k.is_empty() || k.as_encoded_bytes().contains(&b'=')) {
+    if let Some((key, _)) =
+        payload.env.iter().find(|(k, _)| k.is_empty() || k.as_encoded_bytes().contains(&b'='))
+    {
         return fault(&format!("{key:?} is no name for an environment variable; write NAME=VALUE"));
     }
     if payload.cwd.as_deref().is_some_and(Path::is_relative) {

@@ -252,14 +252,9 @@ fn dev(mounts: &mut Vec<MountPlan>, config: &ContainerConfig) {
         symlink("stderr", "/proc/self/fd/2"),
         symlink("core", "/proc/kcore"),
     ];
-    for (name, major, minor) in [
-        ("null", 1, 3),
-        ("zero", 1, 5),
-        ("full", 1, 7),
-        ("random", 1, 8),
-        ("urandom", 1, 9),
-        ("tty", 5, 0),
-    ] {
+    for (name, major, minor) in
+        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
+    {
         entries.push(Entry::Device { path: name.into(), mode: 0o666, block: false, major, minor });
         entries.push(symlink(&format!("char/{major}:{minor}"), &format!("../{name}")));
     }
@@ -337,7 +332,11 @@ fn custom(mounts: &mut Vec<MountPlan>, config: &ContainerConfig) -> Result<(), E
                 if !source.is_absolute() {
                     return Err(Error::new(
                         ErrorKind::Config,
-                        format!("the source {} of the bind mount on {} is not an absolute path", source.display(), target.display()),
+                        format!(
+                            "the source {} of the bind mount on {} is not an absolute path",
+                            source.display(),
+                            target.display()
+                        ),
                     ));
                 }
                 let attributes = if *read_only { Attributes::RO } else { Attributes::NONE };
@@ -347,7 +346,8 @@ fn custom(mounts: &mut Vec<MountPlan>, config: &ContainerConfig) -> Result<(), E
             Mount::Tmpfs { target, options } => {
                 // nspawn's, which options can add to.
                 let mut attributes = Attributes { no_dev: true, strict_atime: true, ..Attributes::NONE };
-                let options: Vec<&str> = options.split(',').filter(|option| !attributes.apply(option)).collect();
+                let options: Vec<&str> =
+                    options.split(',').filter(|option| !attributes.apply(option)).collect();
                 MountPlan { target: target.clone(), source: tmpfs(&options.join(","), vec![]), attributes }
             }
         });

@@ -42,7 +42,10 @@ fn targets(plan: &Plan) -> Vec<&Path> {
 }
 
 fn position(plan: &Plan, target: &str) -> usize {
-    targets(plan).iter().position(|t| *t == Path::new(target)).unwrap_or_else(|| panic!("no mount on {target}"))
+    targets(plan)
+        .iter()
+        .position(|t| *t == Path::new(target))
+        .unwrap_or_else(|| panic!("no mount on {target}"))
 }
 
 #[test]
@@ -61,12 +64,16 @@ fn what_lies_below_a_mount_comes_after_it() {
     for mount in &plan.mounts {
         let fresh = !matches!(mount.source, Source::Remount | Source::Share | Source::KernelOutside(_));
         if fresh {
-            let hidden = seen.iter().find(|earlier| earlier.starts_with(&mount.target) && **earlier != mount.target);
+            let hidden =
+                seen.iter().find(|earlier| earlier.starts_with(&mount.target) && **earlier != mount.target);
             assert_eq!(hidden, None, "{} hides an earlier mount", mount.target.display());
         }
         seen.push(mount.target.clone());
     }
-    assert!(position(&plan, "/tmp") < position(&plan, "/tmp/srv"), "a bind below /tmp stays visible (systemd#4789)");
+    assert!(
+        position(&plan, "/tmp") < position(&plan, "/tmp/srv"),
+        "a bind below /tmp stays visible (systemd#4789)"
+    );
 }
 
 #[test]
@@ -85,7 +92,8 @@ fn the_mounts_of_a_private_network_show_no_host_sysfs() {
 #[test]
 fn a_tmpfs_takes_options_of_both_kinds() {
     let mut config = config();
-    config.mounts = vec![Mount::Tmpfs { target: "/var".into(), options: "mode=0755,noexec,size=1m,dev".into() }];
+    config.mounts =
+        vec![Mount::Tmpfs { target: "/var".into(), options: "mode=0755,noexec,size=1m,dev".into() }];
     let plan = plan(&config);
     let var = &plan.mounts[position(&plan, "/var")];
     let expected = ["mode", "size"].map(String::from);
@@ -100,7 +108,9 @@ fn only_what_the_kernel_has_is_masked() {
     let masked: Vec<_> = plan
         .mounts
         .iter()
-        .filter(|mount| matches!(&mount.source, Source::Own { path, .. } if path.ends_with("inaccessible/reg")))
+        .filter(
+            |mount| matches!(&mount.source, Source::Own { path, .. } if path.ends_with("inaccessible/reg")),
+        )
         .map(|mount| mount.target.to_str().unwrap())
         .collect();
     assert_eq!(masked, ["/proc/kcore", "/proc/sysrq-trigger"]);

@@ -71,9 +71,7 @@ fn mounts(script: &mut Script, plan: &Plan, trees: &[Option<OwnedFd>]) -> Result
                 let make = if *make { make_for(tree)? } else { Make::Nothing };
                 Op::Attach { tree: tree.as_raw_fd(), target: target(make) }
             }
-            (_, Some(tree)) => {
-                Op::Attach { tree: tree.as_raw_fd(), target: target(Make::Directory(0o755)) }
-            }
+            (_, Some(tree)) => Op::Attach { tree: tree.as_raw_fd(), target: target(Make::Directory(0o755)) },
             (Source::Kernel(fstype), None) => {
                 let fstype = script.string(&c_text(fstype)?);
                 Op::NewFs { fstype, attributes, target: target(Make::Directory(0o755)) }

@@ -112,7 +112,11 @@ impl<'a> Forward<'a> {
                 return;
             }
             if let Some(output) = self.output.as_ref().filter(|_| !self.to_output.is_empty()) {
-                wait(output.as_fd(), PollFlags::POLLOUT, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+                wait(
+                    output.as_fd(),
+                    PollFlags::POLLOUT,
+                    PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
+                );
                 continue;
             }
             self.to_output = read_ready(master).unwrap_or_default();

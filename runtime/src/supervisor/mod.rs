@@ -124,7 +124,10 @@ pub struct Supervisor {
 
 impl fmt::Debug for Supervisor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Supervisor").field("name", &self.name).field("pid", &self.pid()).finish_non_exhaustive()
+        f.debug_struct("Supervisor")
+            .field("name", &self.name)
+            .field("pid", &self.pid())
+            .finish_non_exhaustive()
     }
 }
 
@@ -210,7 +213,12 @@ impl Supervisor {
         Ok(End { outcome: ended.into(), cleanup })
     }
 
-    fn poll(&self, attached: &Attached<'_>, forward: &Forward<'_>, timeout: PollTimeout) -> Result<Ready, Error> {
+    fn poll(
+        &self,
+        attached: &Attached<'_>,
+        forward: &Forward<'_>,
+        timeout: PollTimeout,
+    ) -> Result<Ready, Error> {
         let mut fds = Vec::with_capacity(8);
         let ended = add(&mut fds, Some(self.launched.pidfd()), PollFlags::POLLIN);
         let stop = add(&mut fds, Some(self.stopper.0.as_fd()), PollFlags::POLLIN);
@@ -226,12 +234,7 @@ impl Supervisor {
         let is = |index: Option<usize>| {
             index.and_then(|i| fds.get(i)).and_then(PollFd::revents).is_some_and(|events| !events.is_empty())
         };
-        Ok(Ready {
-            ended: is(ended),
-            stop: is(stop),
-            signal: is(signal),
-            notify: is(notify),
-        })
+        Ok(Ready { ended: is(ended), stop: is(stop), signal: is(signal), notify: is(notify) })
     }
 
     fn take_signals(&self, signals: &SignalFd, stop: &mut Stop, forward: &Forward<'_>) {

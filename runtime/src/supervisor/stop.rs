@@ -75,7 +75,11 @@ impl Stop {
     }
 
     /// Does what is due.
-    pub(super) fn advance(&mut self, launched: &Launched, on_event: &mut impl FnMut(Event)) -> Result<(), Error> {
+    pub(super) fn advance(
+        &mut self,
+        launched: &Launched,
+        on_event: &mut impl FnMut(Event),
+    ) -> Result<(), Error> {
         if matches!(self.state, State::Wanted { .. } | State::Sent)
             && self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
         {

@@ -26,14 +26,19 @@ pub fn openat2(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, resolve:
     loop {
         // SAFETY: `path` is NUL-terminated and `how` is a live struct of the size that is passed.
         let fd = unsafe {
-            libc::syscall(libc::SYS_openat2, dir.as_raw_fd(), path.as_ptr(), &raw const how, size_of::<OpenHow>())
+            libc::syscall(
+                libc::SYS_openat2,
+                dir.as_raw_fd(),
+                path.as_ptr(),
+                &raw const how,
+                size_of::<OpenHow>(),
+            )
         };
         // EAGAIN: a rename elsewhere raced with the scoped lookup (openat2(2)); EINTR: a slow file system.
         if fd < 0 && matches!(nix::errno::Errno::last_raw(), libc::EAGAIN | libc::EINTR) {
             continue;
         }
-        let fd =
-            check(fd, "openat2", || format!("{}, {path:?}, {flags:#o}, {resolve:#x}", dir.as_raw_fd()))?;
+        let fd = check(fd, "openat2", || format!("{}, {path:?}, {flags:#o}, {resolve:#x}", dir.as_raw_fd()))?;
         // SAFETY: a descriptor the kernel just gave us.
         return Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) });
     }

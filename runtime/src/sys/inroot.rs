@@ -76,7 +76,14 @@ pub fn open(root: RawFd, path: &CStr, flags: i32, make: Make, follow: bool) -> R
             *terminator = 0;
         }
         let component = prefix.as_ptr().wrapping_add(begin).cast();
-        let next = step(root, parent, prefix.as_ptr().cast(), component, if last { make } else { DIRECTORY }, follow);
+        let next = step(
+            root,
+            parent,
+            prefix.as_ptr().cast(),
+            component,
+            if last { make } else { DIRECTORY },
+            follow,
+        );
         close(parent);
         parent = next?;
         begin = end;
@@ -102,10 +109,9 @@ fn step(
     }
     let (result, call) = match make {
         // SAFETY: `component` points into a NUL-terminated buffer of the caller that outlives the call.
-        Make::File(mode) => (
-            unsafe { libc::mknodat(parent, component, libc::S_IFREG | mode, 0) },
-            libc::SYS_mknodat,
-        ),
+        Make::File(mode) => {
+            (unsafe { libc::mknodat(parent, component, libc::S_IFREG | mode, 0) }, libc::SYS_mknodat)
+        }
         // SAFETY: as above.
         Make::Directory(mode) => (unsafe { libc::mkdirat(parent, component, mode) }, libc::SYS_mkdirat),
         Make::Nothing => return Err(Failure { call: libc::SYS_openat2 as i32, errno: libc::ENOENT }),
@@ -124,12 +130,12 @@ fn open_existing(root: RawFd, path: *const libc::c_char, flags: i32, follow: boo
         mode: u64,
         resolve: u64,
     }
-    let resolve =
-        RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | if follow { 0 } else { RESOLVE_NO_SYMLINKS };
+    let resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | if follow { 0 } else { RESOLVE_NO_SYMLINKS };
     let how = OpenHow { flags: (flags | libc::O_CLOEXEC) as u64, mode: 0, resolve };
     loop {
         // SAFETY: `path` is NUL-terminated (see the callers) and `how` is live and of the size that is passed.
-        let fd = unsafe { libc::syscall(libc::SYS_openat2, root, path, &raw const how, size_of::<OpenHow>()) };
+        let fd =
+            unsafe { libc::syscall(libc::SYS_openat2, root, path, &raw const how, size_of::<OpenHow>()) };
         if fd >= 0 {
             return Ok(fd as RawFd);
         }

@@ -142,9 +142,7 @@ impl FsContext {
         arguments: impl FnOnce() -> String,
     ) -> Result<()> {
         // SAFETY: key and value are null or NUL-terminated strings that outlive the call, as the command demands.
-        let result = unsafe {
-            libc::syscall(libc::SYS_fsconfig, self.0.as_raw_fd(), command, key, value, 0)
-        };
+        let result = unsafe { libc::syscall(libc::SYS_fsconfig, self.0.as_raw_fd(), command, key, value, 0) };
         check(result, "fsconfig", arguments)?;
         Ok(())
     }

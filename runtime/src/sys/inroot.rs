@@ -108,12 +108,16 @@ fn step(
         result => return result,
     }
     let (result, call) = match make {
-        // SAFETY: `component` points into a NUL-terminated buffer of the caller that outlives the call.
         Make::File(mode) => {
-            (unsafe { libc::mknodat(parent, component, libc::S_IFREG | mode, 0) }, libc::SYS_mknodat)
+            // SAFETY: `component` points into a NUL-terminated buffer of the caller that outlives the call.
+            let result = unsafe { libc::mknodat(parent, component, libc::S_IFREG | mode, 0) };
+            (result, libc::SYS_mknodat)
         }
-        // SAFETY: as above.
-        Make::Directory(mode) => (unsafe { libc::mkdirat(parent, component, mode) }, libc::SYS_mkdirat),
+        Make::Directory(mode) => {
+            // SAFETY: as above.
+            let result = unsafe { libc::mkdirat(parent, component, mode) };
+            (result, libc::SYS_mkdirat)
+        }
         Make::Nothing => return Err(Failure { call: libc::SYS_openat2 as i32, errno: libc::ENOENT }),
     };
     // EEXIST: somebody else made it meanwhile, or a dangling symlink stands there, which the next open tells.

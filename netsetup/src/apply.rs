@@ -1,6 +1,7 @@
 //! The plan made real, and undone: the caller's child waits meanwhile, so system calls are few and each batch of
 //! requests is one.
 
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 
 use crate::check::{holder_of, is_ours};
-use crate::error::{Error, Errors, KernelError, Result};
+use crate::error::{Error, Errors, Holder, KernelError, Result};
 use crate::facts::NetPaths;
 use crate::netns;
 use crate::nft;
@@ -72,8 +73,32 @@ pub fn apply(plan: &NetworkPlan, paths: &NetPaths, netns: BorrowedFd<'_>) -> Res
     // own yet. Routes come after it: those through a link without carrier would be marked dead.
     host.transact(host_batch(&veth.host, host_index), |_| {})?;
     inside.transact(container_batch(&veth.container, container_index), |_| {})?;
-    host.transact(route_batch(&veth.host, host_index), |_| {})?;
+    add_routes(&mut host, &veth.host, host_index)?;
     Ok(applied)
+}
+
+/// Adds the host's routes into the container. One that is there already may lead to the link of a container that has
+/// ended and given its address up, whose namespace the kernel has not removed yet: it is replaced.
+fn add_routes(host: &mut Socket<Route>, end: &HostEnd, index: u32) -> Result<()> {
+    match host.transact(route_batch(end, index, route::add_host), |_| {}) {
+        Err(error) if error.errno() == Some(Errno::EEXIST) && all_through_containers(host, end)? => {
+            host.transact(route_batch(end, index, route::replace_host), |_| {})
+        }
+        result => result,
+    }
+}
+
+/// Whether every route that is in the way belongs to a container of ours. The addresses are claimed by now, so it
+/// can be none that still runs.
+fn all_through_containers(host: &mut Socket<Route>, end: &HostEnd) -> Result<bool> {
+    for to in &end.routes {
+        let Some(bound) = host.bound_to(*to)? else { continue };
+        let link = host.link_by_index(bound.link)?;
+        if !link.is_none_or(|link| matches!(holder_of(&link), Holder::Container(_))) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The requests of [`apply`], encoded and not sent: for benches.
@@ -84,7 +109,7 @@ pub fn encode(plan: &NetworkPlan, netns: BorrowedFd<'_>) -> Vec<u8> {
         bytes.extend_from_slice(pair_batch(veth, netns).bytes());
         bytes.extend_from_slice(container_batch(&veth.container, 2).bytes());
         bytes.extend_from_slice(host_batch(&veth.host, 3).bytes());
-        bytes.extend_from_slice(route_batch(&veth.host, 3).bytes());
+        bytes.extend_from_slice(route_batch(&veth.host, 3, route::add_host).bytes());
     }
     bytes
 }
@@ -202,10 +227,10 @@ fn host_batch(host: &HostEnd, index: u32) -> Batch {
     batch
 }
 
-fn route_batch(host: &HostEnd, index: u32) -> Batch {
+fn route_batch(host: &HostEnd, index: u32, add: fn(&mut Batch, u32, &str, IpAddr)) -> Batch {
     let mut batch = Batch::new();
     for to in &host.routes {
-        route::add_host(&mut batch, index, &host.name, *to);
+        add(&mut batch, index, &host.name, *to);
     }
     batch
 }

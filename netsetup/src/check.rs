@@ -205,6 +205,11 @@ fn address_conflict(config: &NetworkConfig, veth: &Veth, fact: &AddressFact) -> 
         return Some(Holder::Container(other.clone()));
     }
     let bound = fact.bound_to.as_ref().filter(|bound| !is_ours(&bound.link, &config.container))?;
+    // Every container claims its own addresses before its link is made and gives them up when it ends: a route that
+    // nobody claims leads to a link that the kernel is about to remove, and is replaced.
+    if !bound.local && matches!(holder_of(&bound.link), Holder::Container(_)) {
+        return None;
+    }
     let of_host = veth.host_addresses().any(|address| address == fact.address);
     // With a bridge the host's address is the bridge's, or another router's behind it.
     let shared = of_host && (veth.bridge.is_some() || bound.local && is_container_link(&bound.link));

@@ -202,6 +202,24 @@ fn dying_instance_gives_up_its_name() {
 }
 
 #[test]
+fn an_address_is_free_as_soon_as_its_container_has_ended() {
+    on_host(|| {
+        // Its link outlives it a little: the kernel has not got round to its namespace yet.
+        let earlier = Netns::new();
+        up(&config("one", 1), &earlier).teardown(false).unwrap();
+        assert!(sh("ip -o link").contains("ve-one"));
+        let container = Netns::new();
+        let _up = up(&config("two", 1), &container);
+        for route in ["ip -4 route get 10.233.1.2", "ip -6 route get fc00:1::2"] {
+            assert!(sh(route).contains("dev ve-two"), "{}", sh(route));
+        }
+        container.sh("busybox ping -c 1 -W 2 10.233.1.1; busybox ping -6 -c 1 -W 2 fc00:1::1");
+        sh("ip link del ve-one");
+        sh("busybox ping -c 1 -W 2 10.233.1.2; busybox ping -6 -c 1 -W 2 fc00:1::2");
+    });
+}
+
+#[test]
 fn somebody_elses_link_is_left_alone() {
     on_host(|| {
         let facts = netsetup::NetFacts::probe(&paths(), &config("web", 1)).unwrap();

@@ -6,7 +6,9 @@ pub(crate) mod link;
 #[expect(clippy::module_inception, reason = "rtnetlink's own word for it")]
 pub(crate) mod route;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 
 /// Make it, and fail if it is there.
 const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
+/// Make it, in the place of one that is there.
+const REPLACE: u16 = NLM_F_CREATE | NLM_F_REPLACE;

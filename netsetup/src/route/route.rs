@@ -8,8 +8,8 @@ use netlink_packet_route::route::{
 };
 use nix::errno::Errno;
 
-use super::NEW;
 use super::addr::family;
+use super::{NEW, REPLACE};
 use crate::error::Result;
 use crate::socket::{Batch, Route, Socket};
 
@@ -18,12 +18,21 @@ const RTM_GETROUTE: u16 = 26;
 
 /// Adds a route to one host through a link, as `ip route add ADDRESS dev LINK` does.
 pub(crate) fn add_host(batch: &mut Batch, index: u32, link: &str, to: IpAddr) {
+    push_host(batch, NEW, index, link, to);
+}
+
+/// The same in the place of a route that is there, as `ip route replace` does.
+pub(crate) fn replace_host(batch: &mut Batch, index: u32, link: &str, to: IpAddr) {
+    push_host(batch, REPLACE, index, link, to);
+}
+
+fn push_host(batch: &mut Batch, flags: u16, index: u32, link: &str, to: IpAddr) {
     let mut message = new(to);
     message.header.destination_prefix_length = bits(to);
     // A route without a gateway reaches neighbours only; IPv6 has no such scopes.
     message.header.scope = if to.is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
     message.attributes = vec![RouteAttribute::Destination(to.into_route()), RouteAttribute::Oif(index)];
-    batch.push(RTM_NEWROUTE, NEW, &message, format!("add the route to {to} through {link}"));
+    batch.push(RTM_NEWROUTE, flags, &message, format!("add the route to {to} through {link}"));
 }
 
 /// Adds the default route through a gateway, as `ip route add default via GATEWAY` does.

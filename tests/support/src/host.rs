@@ -113,6 +113,10 @@ impl Drop for Host {
             std::thread::sleep(Duration::from_millis(2));
         }
         remove_groups(&self.cgroup);
+        // On a hybrid host systemd-nspawn repeats the path in systemd's own hierarchy of version 1.
+        if let Some(name) = self.cgroup.file_name() {
+            remove_groups(&Path::new("/sys/fs/cgroup/systemd").join(name));
+        }
         // The directory can be removed only when nothing is mounted on it.
         let _ = nix::mount::umount2(self.place.path(), nix::mount::MntFlags::MNT_DETACH);
     }

@@ -100,13 +100,15 @@ impl Host<'_> {
         command
     }
 
-    /// `nixrun` to its end.
+    /// `nixrun` to its end; one that does not come to it is ended, with exit code 124.
     ///
     /// # Panics
     /// When it cannot be started.
     #[must_use]
     pub fn run(&self, args: &[&str]) -> Output {
-        self.nixrun(args).output().expect("nixrun starts")
+        let mut command = self.command("timeout");
+        command.args(["--foreground", "--kill-after=5", "40"]).arg(nixrun_binary());
+        command.arg("--host-root").arg(self.dir()).args(args).output().expect("timeout starts")
     }
 
     /// `nixrun`, which must succeed; its standard output.

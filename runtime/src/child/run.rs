@@ -180,10 +180,17 @@ fn wait_for_go(channel: RawFd) -> Done {
         let arguments = [channel as u64, (&raw mut byte) as u64, 1, 0, 0];
         match value(libc::SYS_recvfrom, arguments) {
             Ok(0) => exit(),
-            Ok(_) => return Ok(()),
+            Ok(_) => break,
             Err(failure) if failure.errno == libc::EINTR => {}
             Err(failure) => return Err(failure),
         }
+    }
+    // A command of `exec` is told to go as soon as it is cloned: its parent may have died before PDEATHSIG was set.
+    // Whoever dies from now on kills us; whoever died before has closed the channel (do_exit closes files first).
+    let flags = (libc::MSG_PEEK | libc::MSG_DONTWAIT) as u64;
+    match value(libc::SYS_recvfrom, [channel as u64, (&raw mut byte) as u64, 1, flags, 0]) {
+        Ok(0) => exit(),
+        _ => Ok(()),
     }
 }
 

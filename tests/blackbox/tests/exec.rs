@@ -188,3 +188,32 @@ fn an_interactive_console_has_the_terminals_size_and_ends_by_escapes() {
         assert!(host.processes().is_empty(), "{:?}", host.processes());
     });
 }
+
+#[test]
+fn a_command_whose_exec_dies_before_it_runs_never_runs() {
+    running(|host, container| {
+        let group =
+            format!("{}/nixrun-exec/cgroup.procs", container.state().unwrap()["cgroup"].as_str().unwrap());
+        // The child is held at its first step, which ties it to its parent; until then nothing does.
+        let delay = ["-f", "-o", "/dev/null", "-e", "inject=prctl:delay_enter=700000:when=1"];
+        let mut strace =
+            host.traced(&delay, &["exec", "mini", "--", "sh", "-c", "echo > /tmp/ran"]).spawn().unwrap();
+        let children = format!("/proc/{0}/task/{0}/children", strace.id());
+        // strace's first children try out what the kernel can do.
+        let exec = wait_for("nixrun", || {
+            let pid: i32 = std::fs::read_to_string(&children).ok()?.trim().parse().ok()?;
+            (std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim() == "nixrun").then_some(pid)
+        });
+        wait_for("its child", || {
+            std::fs::read_to_string(&group).is_ok_and(|pids| !pids.is_empty()).then_some(())
+        });
+        // Time enough for the child to be told to go.
+        std::thread::sleep(Duration::from_millis(200));
+        kill(Pid::from_raw(exec), Signal::SIGKILL).unwrap();
+        strace.wait().unwrap();
+        wait_for("the child's end", || {
+            std::fs::read_to_string(&group).map_or(true, |pids| pids.is_empty()).then_some(())
+        });
+        assert_eq!(host.inside("mini", "ls /tmp"), "");
+    });
+}

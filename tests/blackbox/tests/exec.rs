@@ -135,10 +135,17 @@ fn a_killed_exec_takes_its_command_along() {
         wait_for("its end", || (!inside().contains("sleep 987")).then_some(()));
         // A signal that can be passed on is.
         let mut exec = host
-            .nixrun(&["exec", "mini", "--", "sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.01; done"])
+            .nixrun(&[
+                "exec",
+                "mini",
+                "--",
+                "sh",
+                "-c",
+                "trap 'exit 9' TERM; : > /tmp/up; while :; do sleep 0.01; done",
+            ])
             .spawn()
             .unwrap();
-        wait_for("the command", || inside().contains("trap").then_some(()));
+        wait_for("its trap", || (host.inside("mini", "ls /tmp") == "up\n").then_some(()));
         kill(Pid::from_raw(exec.id() as i32), Signal::SIGTERM).unwrap();
         assert_eq!(exec.wait().unwrap().code(), Some(9));
         assert_eq!(container.stop().code, Some(0));

@@ -147,15 +147,21 @@ fn addresses_that_others_hold() {
     });
 }
 
+/// Listens; another test's process may still hold what was closed here, between its fork and its exec.
+fn listen(address: &str) -> TcpListener {
+    wait_for("the port", || TcpListener::bind(address).ok())
+}
+
 #[test]
 fn ports_that_others_use() {
     with_mini(|host| {
-        let listener = TcpListener::bind("0.0.0.0:8081").unwrap();
+        let listener = listen("0.0.0.0:8081");
         refused(host, "mini", &["port 8081 (tcp)", "a program on the host"]);
         drop(listener);
-        let listener = TcpListener::bind("127.0.0.1:8081").unwrap();
+        let listener = listen("127.0.0.1:8081");
         refused(host, "mini", &["port 8081 (tcp)", "127.0.0.1"]);
         drop(listener);
+        drop(listen("127.0.0.1:8081"));
         // Another protocol is another port.
         let socket = UdpSocket::bind("0.0.0.0:8081").unwrap();
         assert_eq!(host.boot("mini").stop().code, Some(0));

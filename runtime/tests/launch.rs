@@ -114,6 +114,26 @@ fn the_container_is_alone_and_ready_made() {
     assert_eq!(run(&config(&root, "alone", script)), Outcome::Exited(0));
 }
 
+/// pivot_root replaces the caller's root only: in a chroot it would leave the host's as the namespace's, for everyone
+/// who enters it.
+#[test]
+fn a_container_of_a_chroot_has_no_way_to_the_hosts_root() {
+    let Some((dir, root)) = root() else { return };
+    fs::write(root.join("mark"), "").unwrap();
+    let script = "/bin/busybox nsenter --mount=/proc/self/ns/mnt /bin/busybox test -e /mark";
+    let config = config(&root, "chroot", script);
+    let outcome = std::thread::spawn(move || {
+        own_namespaces();
+        let none: Option<&str> = None;
+        let inner = dir.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        mount(Some("/"), &inner, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).unwrap();
+        nix::unistd::chroot(&inner).unwrap();
+        run(&config)
+    });
+    assert_eq!(outcome.join().unwrap(), Outcome::Exited(0));
+}
+
 #[test]
 fn a_missing_program_is_named_and_nothing_is_left() {
     let Some((_dir, root)) = root() else { return };

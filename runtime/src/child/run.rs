@@ -37,6 +37,7 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
     let root = script.root;
     match op {
         Op::DieWithParent => prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64),
+        Op::LeaveChroot => leave_chroot(),
         Op::PrivateTree => set_attributes(libc::AT_FDCWD, c"/", true, 0, libc::MS_PRIVATE),
         Op::AttachRoot => {
             move_mount(root, c"", libc::AT_FDCWD, c"/")?;
@@ -93,6 +94,16 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
         Op::CloseOnExec => call(libc::SYS_close_range, [3, u64::from(u32::MAX), 4, 0, 0]),
         Op::Exec => exec(script, channel),
     }
+}
+
+/// Entering the mount namespace that we are in sets root and working directory to its own (setns(2)).
+fn leave_chroot() -> Done {
+    let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as u64;
+    let path = address(c"/proc/self/ns/mnt");
+    let namespace = value(libc::SYS_openat, [libc::AT_FDCWD as u64, path, flags, 0, 0])?;
+    let result = call(libc::SYS_setns, [namespace as u64, libc::CLONE_NEWNS as u64, 0, 0, 0]);
+    close(namespace);
+    result
 }
 
 fn attach(script: &Script, tree: RawFd, target: Target) -> Done {

@@ -28,6 +28,9 @@ pub(crate) struct Target {
 pub(crate) enum Op {
     /// Kill this process when the thread that created it ends.
     DieWithParent,
+    /// Make the root of our copy of the mounts our own root: a caller in a chroot would leave its host's root behind
+    /// as that of the namespace, which setns(2) leads to.
+    LeaveChroot,
     /// Cut every mount of the host off from propagation, so that nothing below reaches it.
     PrivateTree,
     /// Attach the root's detached tree and make it the working directory.

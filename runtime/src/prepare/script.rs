@@ -64,6 +64,7 @@ fn mounts(script: &mut Script, plan: &Plan, trees: &[Option<OwnedFd>]) -> Result
         let op = match (&mount.source, tree) {
             (Source::Root, Some(tree)) => {
                 script.root = tree.as_raw_fd();
+                script.push(Op::LeaveChroot, "find the root of the mounts");
                 script.push(Op::PrivateTree, "make the host's mounts private");
                 Op::AttachRoot
             }

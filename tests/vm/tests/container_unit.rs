@@ -255,7 +255,8 @@ fn the_units_device_policy_holds_inside() {
     assert!(!opened.success && opened.stderr.contains("not permitted"), "{opened:?}");
 }
 
-/// The same container under the program that nixrun replaces: what fails here too is not nixrun's fault.
+/// The same container under the program that nixrun replaces: what fails here too is not nixrun's fault. KillMode as in
+/// `container@`: a SIGTERM to the container's systemd as well would have it execute itself anew and lose the halt.
 #[test]
 fn systemd_nspawn_boots_the_container_as_the_oracle() {
     host();
@@ -264,7 +265,7 @@ fn systemd_nspawn_boots_the_container_as_the_oracle() {
         "mkdir -p {root}/usr/bin {root}/etc {root}/var/lib && touch {root}/etc/os-release {root}/etc/machine-id"
     ));
     sh(&format!(
-        "systemd-run -q --unit=oracle -p Delegate=yes -p Type=notify -p EnvironmentFile=/etc/nixos-containers/base.conf \
+        "systemd-run -q --unit=oracle -p Delegate=yes -p KillMode=mixed -p Type=notify -p EnvironmentFile=/etc/nixos-containers/base.conf \
          systemd-nspawn -q --keep-unit -M base -D {root} --private-network --notify-ready=yes \
          --kill-signal=SIGRTMIN+3 --bind-ro=/nix/store --bind-ro=/nix/var/nix/db '${{SYSTEM_PATH}}/init'"
     ));

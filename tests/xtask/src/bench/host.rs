@@ -25,7 +25,13 @@ pub(super) fn in_host<T: Send>(f: impl FnOnce(&Path) -> Result<T> + Send) -> Res
     let done = std::thread::scope(|scope| {
         scope.spawn(inside).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
+    // On a hybrid host systemd-nspawn repeats the path in systemd's own hierarchy of version 1.
+    remove(&Path::new(CGROUPS).join("systemd").join(group_name()));
     Ok(done?)
+}
+
+fn group_name() -> String {
+    format!("nixrun-bench-{}", std::process::id())
 }
 
 fn enter() -> Result<()> {
@@ -54,7 +60,7 @@ impl Group {
         let own = fs::read_to_string("/proc/self/cgroup")?;
         let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
         let before = Path::new(CGROUPS).join(own);
-        let path = before.join(format!("nixrun-bench-{}", std::process::id()));
+        let path = before.join(group_name());
         fs::create_dir(&path)?;
         fs::write(path.join("cgroup.procs"), "0")?;
         Ok(Group { path, before })

@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::os::fd::AsFd;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use netsetup::{Forward, Nat, NetFacts, NetworkConfig, NetworkPlan, Protocol, Veth};
+use netsetup::{Forward, NetFacts, NetworkConfig, NetworkPlan, Protocol, Veth};
 
 fn encode(criterion: &mut Criterion) {
     // Only its number goes into the messages.
@@ -23,6 +23,7 @@ fn config(forwards: u16) -> NetworkConfig {
     let veth = Veth {
         container_link: "eth0".into(),
         bridge: None,
+        make_bridge: false,
         container_mac: None,
         host_address: "10.233.1.1".parse().ok(),
         host_address6: "fc00::1".parse().ok(),
@@ -32,7 +33,7 @@ fn config(forwards: u16) -> NetworkConfig {
     let forward =
         |port| Forward { protocol: Protocol::Tcp, host_address: None, host_port: port, container_port: 80 };
     let forwards = (8000..8000 + forwards).map(forward).collect();
-    NetworkConfig { container: "bench".into(), veth: Some(veth), nat: Nat::Auto, forwards }
+    NetworkConfig { veth: Some(veth), forwards, ..NetworkConfig::new("bench") }
 }
 
 criterion_group!(benches, encode);

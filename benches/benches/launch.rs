@@ -41,7 +41,7 @@ fn own_namespaces() -> nix::Result<()> {
 }
 
 fn config(root: &Path, network: Network) -> ContainerConfig {
-    let payload = Payload { argv: vec!["/exit".into()], env: Vec::new(), cwd: None };
+    let payload = Payload::new(vec!["/exit".into()]);
     let mut config = ContainerConfig::new(format!("bench-{}", std::process::id()), root, payload);
     config.network = network;
     config.console = Console::Pipe;

@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use netsetup::{Forward, Nat, NetFacts, NetworkConfig, NetworkPlan, Protocol, Veth};
+use netsetup::{Forward, NetFacts, NetworkConfig, NetworkPlan, Protocol, Veth};
 use runtime::seccomp::{Policy, compile};
 use runtime::{ContainerConfig, HostFacts, HostPaths, Network, Payload, Plan, nspawn_default};
 
@@ -15,7 +15,7 @@ fn plans(criterion: &mut Criterion) {
     });
 
     let facts = HostFacts::probe(&paths).unwrap();
-    let payload = Payload { argv: vec!["/init".into()], env: Vec::new(), cwd: None };
+    let payload = Payload::new(vec!["/init".into()]);
     let mut config = ContainerConfig::new("bench", "/var/lib/nixos-containers/bench", payload);
     config.network = Network::Private;
     criterion.bench_function("container plan", |bencher| {
@@ -38,6 +38,7 @@ fn network() -> NetworkConfig {
     let veth = Veth {
         container_link: "eth0".into(),
         bridge: None,
+        make_bridge: false,
         container_mac: None,
         host_address: "10.233.1.1".parse().ok(),
         host_address6: "fc00::1".parse().ok(),
@@ -46,7 +47,7 @@ fn network() -> NetworkConfig {
     };
     let forward =
         Forward { protocol: Protocol::Tcp, host_address: None, host_port: 8080, container_port: 80 };
-    NetworkConfig { container: "bench".into(), veth: Some(veth), nat: Nat::Auto, forwards: vec![forward] }
+    NetworkConfig { veth: Some(veth), forwards: vec![forward], ..NetworkConfig::new("bench") }
 }
 
 criterion_group!(benches, plans, filter);

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use netsetup::{Nat, NetworkConfig, Veth};
-use runtime::{ContainerConfig, HostPaths, Mount, Network, Payload, Preparation, Store};
+use runtime::{BindIds, ContainerConfig, HostPaths, Mount, Network, Payload, Preparation, Store};
 
 use crate::configured::{self, FindError};
 use crate::lookup::lookup;
@@ -91,8 +91,7 @@ pub fn to_configs(name: &str, conf: &NixosConf, host: &HostPaths, nat: Nat) -> R
     let system = system_path(name, conf, host)?;
     let mut notes = Vec::new();
 
-    let mut payload =
-        Payload { argv: vec![system.join("init").into_os_string()], env: Vec::new(), cwd: None };
+    let mut payload = Payload::new(vec![system.join("init").into_os_string()]);
     // HOST_*, LOCAL_* and HOST_BRIDGE would tell the container to do what is done already.
     if network.is_some() {
         payload.env.push(("PRIVATE_NETWORK".into(), "1".into()));
@@ -255,10 +254,11 @@ fn per_container(kind: &str, name: &str) -> PathBuf {
 /// The bind mounts of nixpkgs' systemd-nspawn call, besides the store.
 fn mounts(name: &str, host: &HostPaths, notes: &mut Vec<String>) -> Result<Vec<Mount>, BootError> {
     let bind = |source: PathBuf, target: &str, read_only| Mount::Bind {
-        source,
+        source: source.into(),
         target: target.into(),
         read_only,
         recursive: true,
+        ids: BindIds::Auto,
     };
     let mut mounts = Vec::new();
 
@@ -300,13 +300,14 @@ fn network(name: &str, conf: &NixosConf, nat: Nat) -> Result<Option<NetworkConfi
     let veth = has_veth.then(|| Veth {
         container_link: "eth0".to_owned(),
         bridge: conf.host_bridge.clone(),
+        make_bridge: false,
         container_mac: conf.local_mac_address,
         host_address: conf.host_address,
         host_address6: conf.host_address6,
         local_address: conf.local_address,
         local_address6: conf.local_address6,
     });
-    Ok(Some(NetworkConfig { container: name.to_owned(), veth, nat, forwards: conf.host_port.clone() }))
+    Ok(Some(NetworkConfig { veth, nat, forwards: conf.host_port.clone(), ..NetworkConfig::new(name) }))
 }
 
 fn check_network(conf: &NixosConf, has_veth: bool) -> Result<(), BootError> {

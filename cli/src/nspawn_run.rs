@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use netsetup::{NetworkConfig, Veth};
-use runtime::{CapSet, Console, ContainerConfig, HostPaths, Mount, Network, Payload};
+use runtime::{BindIds, CapSet, Console, ContainerConfig, HostPaths, Mount, Network, Payload};
 
 use crate::args::{RunArgs, RunNetwork};
 use crate::configured::{self, FindError};
@@ -69,7 +69,8 @@ pub fn to_configs(
     let argv = if is_init { vec![find_init(&root)?.into()] } else { args.command.clone() };
     let env = args.setenv.iter().filter_map(|variable| variable.resolve()).collect();
 
-    let mut container = ContainerConfig::new(&name, root, Payload { argv, env, cwd: args.chdir.clone() });
+    let mut container =
+        ContainerConfig::new(&name, root, Payload { env, cwd: args.chdir.clone(), ..Payload::new(argv) });
     container.hostname = args.hostname.clone();
     container.uuid = args.uuid;
     container.network = if network.is_some() { Network::Private } else { Network::Host };
@@ -102,10 +103,11 @@ fn find_init(root: &Path) -> Result<&'static str, RunError> {
 fn mounts(args: &RunArgs) -> Vec<Mount> {
     let binds = |list: &[crate::nspawn::BindMount], read_only| {
         let bind = |bind: &crate::nspawn::BindMount| Mount::Bind {
-            source: bind.source.clone(),
+            source: bind.source.clone().into(),
             target: bind.target.clone(),
             read_only,
             recursive: bind.recursive,
+            ids: BindIds::Auto,
         };
         list.iter().map(bind).collect::<Vec<_>>()
     };
@@ -115,15 +117,8 @@ fn mounts(args: &RunArgs) -> Vec<Mount> {
         tmpfs.chain(binds(&args.bind, false)).chain(binds(&args.bind_ro, true)).collect();
     // As systemd-nspawn sorts them: what lies below another mount must come after it. The sort is stable, so that of
     // two mounts on one path the bind mount, and of those the read-only one, is on top.
-    mounts.sort_by(|a, b| target(a).cmp(target(b)));
+    mounts.sort_by(|a, b| a.target().cmp(b.target()));
     mounts
-}
-
-fn target(mount: &Mount) -> &Path {
-    match mount {
-        Mount::Bind { target, .. } | Mount::Tmpfs { target, .. } => target,
-        _ => Path::new("/"),
-    }
 }
 
 fn union(sets: &[CapSet]) -> CapSet {
@@ -139,6 +134,7 @@ fn network(name: &str, args: &RunNetwork) -> Result<Option<NetworkConfig>, RunEr
     let veth = has_veth.then(|| Veth {
         container_link: "host0".to_owned(),
         bridge: args.network_bridge.clone(),
+        make_bridge: false,
         container_mac: None,
         host_address: args.host_address,
         host_address6: args.host_address6,
@@ -146,10 +142,10 @@ fn network(name: &str, args: &RunNetwork) -> Result<Option<NetworkConfig>, RunEr
         local_address6: args.local_address6,
     });
     Ok(Some(NetworkConfig {
-        container: name.to_owned(),
         veth,
         nat: args.nat.nat.clone(),
         forwards: args.port.clone(),
+        ..NetworkConfig::new(name)
     }))
 }
 

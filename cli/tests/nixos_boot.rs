@@ -94,10 +94,11 @@ fn a_container_on_the_hosts_network() {
     assert_eq!(container.preparation, expected);
 
     let bind = |source: &str, target: &str, read_only| Mount::Bind {
-        source: host.path(source),
+        source: host.path(source).into(),
         target: target.into(),
         read_only,
         recursive: true,
+        ids: runtime::BindIds::Auto,
     };
     let expected = [
         bind("/nix/var/nix/db", "/nix/var/nix/db", true),
@@ -120,6 +121,7 @@ fn a_container_with_a_network_of_its_own() {
     let veth = Veth {
         container_link: "eth0".into(),
         bridge: Some("br0".into()),
+        make_bridge: false,
         container_mac: Some([2, 0, 0, 0, 0, 1]),
         host_address: Some("10.0.0.1".parse().unwrap()),
         host_address6: Some("fc00::1".parse().unwrap()),
@@ -127,7 +129,7 @@ fn a_container_with_a_network_of_its_own() {
         local_address6: Some("fc00::2/128".parse().unwrap()),
     };
     let forwards = vec![nixrun::forward::parse("tcp:8080:80").unwrap()];
-    let expected = NetworkConfig { container: "web".into(), veth: Some(veth), nat: Nat::Auto, forwards };
+    let expected = NetworkConfig { veth: Some(veth), forwards, ..NetworkConfig::new("web") };
     assert_eq!(boot.network, Some(expected));
     assert_eq!(boot.container.network, Network::Private);
     assert_eq!(boot.container.payload.env, [("PRIVATE_NETWORK".into(), "1".into())]);

@@ -54,10 +54,11 @@ fn every_option_arrives() {
     assert_eq!(container.payload.env, [("A".into(), "1".into())]);
     assert_eq!(container.payload.cwd.as_deref(), Some(Path::new("/tmp")));
     let bind = |source: &str, target: &str, read_only, recursive| Mount::Bind {
-        source: source.into(),
+        source: std::path::PathBuf::from(source).into(),
         target: target.into(),
         read_only,
         recursive,
+        ids: runtime::BindIds::Auto,
     };
     let tmpfs = Mount::Tmpfs { target: "/m".into(), options: "mode=0755".into() };
     assert_eq!(container.mounts, [bind("/e", "/e", true, false), tmpfs, bind("/b/c", "/m/b", false, true)]);
@@ -68,6 +69,7 @@ fn every_option_arrives() {
     let veth = Veth {
         container_link: "host0".into(),
         bridge: Some("br0".into()),
+        make_bridge: false,
         container_mac: None,
         host_address: Some("10.0.0.1".parse().unwrap()),
         host_address6: Some("fc00::1".parse().unwrap()),
@@ -77,7 +79,7 @@ fn every_option_arrives() {
     let forwards = vec![nixrun::forward::parse("8080:80").unwrap()];
     assert_eq!(
         network,
-        Some(NetworkConfig { container: "web".into(), veth: Some(veth), nat: Nat::No, forwards })
+        Some(NetworkConfig { veth: Some(veth), nat: Nat::No, forwards, ..NetworkConfig::new("web") })
     );
 }
 

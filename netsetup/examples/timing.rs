@@ -75,10 +75,10 @@ fn netns() -> OwnedFd {
 
 fn config(number: u8, nat: &Nat, forwards: u16) -> NetworkConfig {
     NetworkConfig {
-        container: format!("bench{number}"),
         veth: Some(Veth {
             container_link: "eth0".into(),
             bridge: None,
+            make_bridge: false,
             container_mac: None,
             host_address: format!("10.233.{number}.1").parse().ok(),
             host_address6: format!("fc00:{number}::1").parse().ok(),
@@ -94,5 +94,6 @@ fn config(number: u8, nat: &Nat, forwards: u16) -> NetworkConfig {
                 container_port: 80,
             })
             .collect(),
+        ..NetworkConfig::new(format!("bench{number}"))
     }
 }

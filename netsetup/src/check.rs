@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use crate::config::{Nat, NetworkConfig, Veth};
+use crate::config::{ForwardTo, Nat, NetworkConfig, Protocol, Veth};
 use crate::error::{Error, Holder, LinkRole, Result};
 use crate::facts::{AddressFact, NetFacts, PortFact};
 use crate::names::LINK_NAME_MAX;
@@ -20,6 +20,18 @@ pub(crate) fn config(config: &NetworkConfig) -> Result<()> {
         return invalid(format!(
             "the name must have 1 to {CONTAINER_NAME_MAX} letters, digits, '-', '_' or '.', and begin with a letter or digit"
         ));
+    }
+    // In the configuration for the front ends to fill; refused until they are planned.
+    let later = [
+        ("further veth pairs", !config.extra_veths.is_empty()),
+        ("links that move in", !config.interfaces.is_empty()),
+        ("MACVLAN or IPVLAN links", !config.macvlans.is_empty() || !config.ipvlans.is_empty()),
+        ("zones", config.veth.as_ref().is_some_and(|veth| veth.make_bridge)),
+        ("forwards to addresses that the container sets", config.forward_to != ForwardTo::Configured),
+        ("SCTP forwards", config.forwards.iter().any(|forward| forward.protocol == Protocol::Sctp)),
+    ];
+    if let Some((what, _)) = later.iter().find(|(_, asked)| *asked) {
+        return invalid(format!("{what} are not in this version of nixrun"));
     }
     let Some(veth) = &config.veth else {
         return match (&config.nat, config.forwards.first()) {

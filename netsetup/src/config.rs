@@ -10,12 +10,89 @@ use serde::{Deserialize, Serialize};
 pub struct NetworkConfig {
     /// The container's name; the names and MAC addresses of its links derive from it.
     pub container: String,
-    /// The veth pair; without one the container has the loopback link only.
+    /// The veth pair; without one, and without what follows, the container has the loopback link only.
     pub veth: Option<Veth>,
+    /// Further veth pairs (NixOS's `extraVeths`, `--network-veth-extra=`).
+    pub extra_veths: Vec<ExtraVeth>,
+    /// Links of the host that move into the container, and back when it ends (`--network-interface=`).
+    pub interfaces: Vec<MovedLink>,
+    /// MACVLAN links in the container, in bridge mode (`--network-macvlan=`).
+    pub macvlans: Vec<SubLink>,
+    /// IPVLAN links in the container, in L2 mode (`--network-ipvlan=`).
+    pub ipvlans: Vec<SubLink>,
     /// Who translates the container's addresses on their way out.
     pub nat: Nat,
     /// Ports of the host that lead into the container.
     pub forwards: Vec<Forward>,
+    /// Which address of the container they lead to.
+    pub forward_to: ForwardTo,
+}
+
+impl NetworkConfig {
+    /// A container with a loopback link only.
+    #[must_use]
+    pub fn new(container: impl Into<String>) -> NetworkConfig {
+        NetworkConfig {
+            container: container.into(),
+            veth: None,
+            extra_veths: Vec::new(),
+            interfaces: Vec::new(),
+            macvlans: Vec::new(),
+            ipvlans: Vec::new(),
+            nat: Nat::Auto,
+            forwards: Vec::new(),
+            forward_to: ForwardTo::Configured,
+        }
+    }
+}
+
+/// Which address of the container its forwards lead to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ForwardTo {
+    /// That of the configuration (`local_address`, `local_address6`).
+    #[default]
+    Configured,
+    /// The first one with global scope that the container's link has at the time, in each family: systemd-nspawn's
+    /// way, for containers that set their addresses themselves. They follow changes while the container runs.
+    Current,
+}
+
+/// A further veth pair. With a bridge the host's end has no addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtraVeth {
+    /// Name of the host's end.
+    pub host_link: String,
+    /// Name of the container's end.
+    pub container_link: String,
+    /// A bridge on the host that the host's end joins.
+    pub bridge: Option<String>,
+    /// IPv4 address of the host's end, a /32; the container gets a route to it.
+    pub host_address: Option<Ipv4Addr>,
+    /// IPv6 counterpart of `host_address`, a /128.
+    pub host_address6: Option<Ipv6Addr>,
+    /// IPv4 address of the container's end.
+    pub local_address: Option<Ipv4Net>,
+    /// IPv6 counterpart of `local_address`.
+    pub local_address6: Option<Ipv6Net>,
+}
+
+/// A link of the host that moves into the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovedLink {
+    /// Its name, or an alternative name, on the host.
+    pub host_link: String,
+    /// Its name in the container; the host's when absent.
+    pub container_link: Option<String>,
+}
+
+/// A link in the container on top of one of the host's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubLink {
+    /// The host's link.
+    pub parent: String,
+    /// Its name in the container; systemd-nspawn's (`mv-PARENT`, `iv-PARENT`) when absent.
+    pub container_link: Option<String>,
 }
 
 /// A veth pair between the host and the container.
@@ -26,6 +103,8 @@ pub struct Veth {
     /// A bridge on the host that the host's end joins. The host's end then has no address of its own and is
     /// called `vb-NAME` instead of `ve-NAME`.
     pub bridge: Option<String>,
+    /// Whether a missing bridge is made and, with the last of its ports, removed: a zone of systemd-nspawn's.
+    pub make_bridge: bool,
     /// MAC address of the container's end, a unicast one, first octet first; nspawn's stable one when absent
     /// ([`crate::names::container_mac`]).
     pub container_mac: Option<[u8; 6]>,
@@ -61,6 +140,8 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
 }
 
 /// One port of the host that leads into the container, from outside, from the host's own addresses and from

@@ -56,7 +56,7 @@ struct Request {
 impl Body for Request {
     fn append(&self, bytes: &mut Vec<u8>) {
         let states: u32 = match self.protocol {
-            Protocol::Tcp => 1 << TCP_LISTEN,
+            Protocol::Tcp | Protocol::Sctp => 1 << TCP_LISTEN,
             Protocol::Udp => 1 << TCP_CLOSE,
         };
         // family, protocol, no extensions, padding, states

@@ -17,6 +17,7 @@
 //!     veth: Some(Veth {
 //!         container_link: "host0".into(),
 //!         bridge: None,
+//!         make_bridge: false,
 //!         container_mac: None,
 //!         host_address: Some([10, 9, 0, 1].into()),
 //!         host_address6: None,
@@ -25,6 +26,7 @@
 //!     }),
 //!     nat: Nat::Auto,
 //!     forwards: vec![Forward { protocol: Protocol::Tcp, host_address: None, host_port: 8080, container_port: 80 }],
+//!     ..NetworkConfig::new("box")
 //! };
 //! let plan = NetworkPlan::new(&config, &NetFacts::probe(&paths, &config)?)?;
 //! println!("{plan}"); // nothing has been changed so far
@@ -58,7 +60,7 @@ mod socket;
 mod sysctl;
 
 pub use apply::{Applied, apply, encode};
-pub use config::{Forward, Nat, NetworkConfig, Protocol, Veth};
+pub use config::{ExtraVeth, Forward, ForwardTo, MovedLink, Nat, NetworkConfig, Protocol, SubLink, Veth};
 pub use error::{Error, ErrorKind, Errors, Holder, KernelError, LinkRole, Result};
 pub use facts::{AddressFact, BoundTo, NetFacts, NetPaths, PortFact};
 pub use nft::{Element, TABLE, foreign_forward_drops};

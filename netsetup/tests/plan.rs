@@ -9,18 +9,18 @@ use netsetup::{
 
 fn config() -> NetworkConfig {
     NetworkConfig {
-        container: "nextcloud".into(),
         veth: Some(Veth {
             container_link: "eth0".into(),
             bridge: None,
+            make_bridge: false,
             container_mac: None,
             host_address: Some([10, 233, 1, 1].into()),
             host_address6: Some("fc00::1".parse().unwrap()),
             local_address: Some("10.233.1.2/32".parse().unwrap()),
             local_address6: Some("fc00::2/128".parse().unwrap()),
         }),
-        nat: Nat::Auto,
         forwards: vec![forward(8080)],
+        ..NetworkConfig::new("nextcloud")
     }
 }
 

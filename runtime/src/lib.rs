@@ -20,7 +20,7 @@
 //! use runtime::{Cgroup, Console, ContainerConfig, HostFacts, HostPaths, Network, Outcome, Payload, Plan, Prepared};
 //!
 //! let argv = ["/bin/busybox", "hostname"].map(Into::into).to_vec();
-//! let mut config = ContainerConfig::new("box", "/srv/box", Payload { argv, env: Vec::new(), cwd: None });
+//! let mut config = ContainerConfig::new("box", "/srv/box", Payload::new(argv));
 //! config.network = Network::Private;
 //! config.console = Console::Pipe;
 //!
@@ -61,7 +61,10 @@ pub mod sys;
 pub use caps::{CapSet, CapsError, available as available_capabilities, nspawn_default};
 pub use cgroup::{Cgroup, processes as cgroup_processes, remove as remove_cgroup};
 pub use config::{
-    CgroupParent, Console, ContainerConfig, Mount, Network, Payload, Preparation, Store, UserNamespace,
+    ApiWritable, BindIds, BindSource, CgroupParent, Console, ContainerConfig, CpuMax, Credential, Device,
+    DeviceAllow, Execution, Integration, IoMax, JournalLink, KernelView, LinkJournal, Mount, Network,
+    Ownership, Payload, Personality, PivotRoot, Preparation, ResolvConf, ResourceLimit, Resources,
+    RootOptions, Security, Store, SystemCallRules, Timezone, UserNamespace, Volatile,
 };
 pub use error::{Error, ErrorKind};
 pub use host::{CgroupFacts, HostFacts, HostPaths, InitLimits, OsRelease};

@@ -61,7 +61,7 @@ fn own_namespaces() {
 fn config(root: &Path, name: &str, script: &str) -> ContainerConfig {
     let argv = ["/bin/busybox", "sh", "-c", script].map(Into::into).to_vec();
     let name = format!("test-{name}-{}", std::process::id());
-    let mut config = ContainerConfig::new(name, root, Payload { argv, env: Vec::new(), cwd: None });
+    let mut config = ContainerConfig::new(name, root, Payload::new(argv));
     config.network = Network::Private;
     config.console = Console::Pipe;
     config

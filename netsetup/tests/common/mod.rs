@@ -10,7 +10,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use netsetup::{Applied, Forward, Nat, NetFacts, NetPaths, NetworkConfig, NetworkPlan, Protocol, Veth};
+use netsetup::{Applied, Forward, NetFacts, NetPaths, NetworkConfig, NetworkPlan, Protocol, Veth};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -139,18 +139,17 @@ pub fn paths() -> NetPaths {
 /// A container as NixOS configures one: a /32 on both ends, and the same for IPv6.
 pub fn config(name: &str, number: u8) -> NetworkConfig {
     NetworkConfig {
-        container: name.into(),
         veth: Some(Veth {
             container_link: "eth0".into(),
             bridge: None,
+            make_bridge: false,
             container_mac: None,
             host_address: Some(format!("10.233.{number}.1").parse().unwrap()),
             host_address6: Some(format!("fc00:{number}::1").parse().unwrap()),
             local_address: Some(format!("10.233.{number}.2/32").parse().unwrap()),
             local_address6: Some(format!("fc00:{number}::2/128").parse().unwrap()),
         }),
-        nat: Nat::Auto,
-        forwards: Vec::new(),
+        ..NetworkConfig::new(name)
     }
 }
 

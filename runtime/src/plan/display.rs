@@ -11,8 +11,8 @@ impl fmt::Display for Plan {
         writeln!(f, "container {}", self.name)?;
         writeln!(f, "├─ root {}", self.rootfs.display())?;
         section(f, "prepare", &self.preparation)?;
-        let network = match self.namespaces.network {
-            Network::Private => " net",
+        let network = match &self.namespaces.network {
+            Network::Private | Network::Join(_) => " net",
             Network::Host => "",
         };
         writeln!(f, "├─ namespaces mnt pid uts ipc cgroup{network}")?;

@@ -62,7 +62,7 @@ pub struct Plan {
 }
 
 /// The new namespaces of a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Namespaces {
     /// Whether it has a network of its own.
     pub network: Network,
@@ -73,7 +73,7 @@ pub struct Namespaces {
 impl Namespaces {
     /// The `CLONE_NEW*` bits.
     #[must_use]
-    pub fn clone_flags(self) -> u64 {
+    pub fn clone_flags(&self) -> u64 {
         let mut flags = libc::CLONE_NEWNS
             | libc::CLONE_NEWPID
             | libc::CLONE_NEWUTS
@@ -82,8 +82,8 @@ impl Namespaces {
         if self.network == Network::Private {
             flags |= libc::CLONE_NEWNET;
         }
-        match self.users {
-            UserNamespace::Host => {}
+        if self.users != UserNamespace::Host {
+            flags |= libc::CLONE_NEWUSER;
         }
         flags as u64
     }
@@ -95,6 +95,7 @@ impl Plan {
     /// # Errors
     /// When the configuration makes no sense or the host cannot do it; nothing has been created.
     pub fn new(config: &ContainerConfig, host: &HostFacts) -> Result<Plan, Error> {
+        unsupported(config)?;
         check_name(&config.name)?;
         check_payload(&config.payload)?;
         if !config.rootfs.is_absolute() {
@@ -122,7 +123,7 @@ impl Plan {
             name: config.name.clone(),
             rootfs: config.rootfs.clone(),
             preparation: config.preparation.clone(),
-            namespaces: Namespaces { network: config.network, users: config.users },
+            namespaces: Namespaces { network: config.network.clone(), users: config.users },
             mounts: mounts::plan(config, host)?,
             hostname: config.hostname.clone().unwrap_or_else(|| config.name.clone()),
             uuid: config.uuid,
@@ -146,10 +147,51 @@ impl Plan {
     }
 }
 
+/// What a configuration can ask for and this version cannot do: refused by name, never left out silently.
+fn unsupported(config: &ContainerConfig) -> Result<(), Error> {
+    use crate::config::{
+        BindIds, BindSource, Execution, Integration, KernelView, Mount, Ownership, Resources, RootOptions,
+        Security,
+    };
+    let bind = |mount: &Mount| match mount {
+        Mount::Bind { source, ids, .. } => {
+            !matches!(source, BindSource::Host(_)) || !matches!(ids, BindIds::Auto | BindIds::Host)
+        }
+        Mount::Tmpfs { .. } => false,
+        _ => true,
+    };
+    let payload = &config.payload;
+    let asked = [
+        (
+            "an image, a template, or a volatile, ephemeral or read-only root",
+            config.root != RootOptions::default(),
+        ),
+        ("a user namespace", config.users != UserNamespace::Host || config.ownership != Ownership::Off),
+        ("this kind of mount", config.mounts.iter().any(bind)),
+        ("these restrictions", config.security != Security::default()),
+        ("these limits", config.execution != Execution::default()),
+        ("limits of the control group", config.resources != Resources::default()),
+        ("what is taken over from the host", config.integration != Integration::default()),
+        ("this view of the kernel", config.kernel_view != KernelView::default()),
+        ("another user than root", payload.user.is_some()),
+        ("a stub as PID 1", payload.as_pid2),
+        ("inherited sockets", payload.listen_fds > 0),
+        ("a network namespace by its path", matches!(config.network, Network::Join(_))),
+        ("this console", config.console == Console::Passive),
+    ];
+    match asked.iter().find(|(_, asked)| *asked) {
+        None => Ok(()),
+        Some((what, _)) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("cannot start container {}: {what}: not in this version of nixrun", config.name),
+        )),
+    }
+}
+
 /// nspawn's set with the changes that were asked for, as far as we hold them ourselves: execve would fail, or the
 /// capset before it, for one that we lack.
 fn capabilities(config: &ContainerConfig, host: &HostFacts) -> CapSet {
-    crate::caps::nspawn_default(config.network == Network::Private)
+    crate::caps::nspawn_default(config.network.is_private())
         .union(config.add_capabilities)
         .difference(config.drop_capabilities)
         .intersection(host.capabilities)

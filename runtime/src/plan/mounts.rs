@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::config::{Console, ContainerConfig, Mount, Network, Store};
+use crate::config::{BindSource, Console, ContainerConfig, Mount, Store};
 use crate::error::{Error, ErrorKind};
 use crate::host::{HostFacts, MASKED_PROC, READ_ONLY_PROC};
 use crate::sys::mount::attr;
@@ -200,7 +200,7 @@ pub(crate) const KMSG: &str = "proc-kmsg";
 pub(crate) const UUID: &str = "host/container-uuid";
 
 pub(super) fn plan(config: &ContainerConfig, host: &HostFacts) -> Result<Vec<MountPlan>, Error> {
-    let private = config.network == Network::Private;
+    let private = config.network.is_private();
     let mut mounts = vec![mount("/", Source::Root, Attributes::NONE)];
     mounts.push(mount("/tmp", tmpfs("mode=1777,size=10%,nr_inodes=400k", vec![]), Attributes::TMP));
     sys(&mut mounts, private);
@@ -323,12 +323,9 @@ fn store(mounts: &mut Vec<MountPlan>, config: &ContainerConfig) {
 
 fn custom(mounts: &mut Vec<MountPlan>, config: &ContainerConfig) -> Result<(), Error> {
     for request in &config.mounts {
-        let target = match request {
-            Mount::Bind { target, .. } | Mount::Tmpfs { target, .. } => target,
-        };
-        check_target(target)?;
+        check_target(request.target())?;
         mounts.push(match request {
-            Mount::Bind { source, target, read_only, recursive } => {
+            Mount::Bind { source: BindSource::Host(source), target, read_only, recursive, ids: _ } => {
                 if !source.is_absolute() {
                     return Err(Error::new(
                         ErrorKind::Config,
@@ -350,6 +347,8 @@ fn custom(mounts: &mut Vec<MountPlan>, config: &ContainerConfig) -> Result<(), E
                     options.split(',').filter(|option| !attributes.apply(option)).collect();
                 MountPlan { target: target.clone(), source: tmpfs(&options.join(","), vec![]), attributes }
             }
+            // Refused by `unsupported`.
+            _ => continue,
         });
     }
     Ok(())

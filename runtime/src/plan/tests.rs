@@ -29,7 +29,7 @@ fn host() -> HostFacts {
 }
 
 fn config() -> ContainerConfig {
-    let payload = Payload { argv: vec!["/init".into()], env: Vec::new(), cwd: None };
+    let payload = Payload::new(vec!["/init".into()]);
     ContainerConfig::new("web", "/var/lib/nixos-containers/web", payload)
 }
 
@@ -54,10 +54,11 @@ fn what_lies_below_a_mount_comes_after_it() {
     config.network = Network::Private;
     config.store = Some(Store::Whole("/nix/store".into()));
     config.mounts = vec![Mount::Bind {
-        source: "/srv".into(),
+        source: crate::BindSource::Host("/srv".into()),
         target: "/tmp/srv".into(),
         read_only: false,
         recursive: true,
+        ids: crate::BindIds::Auto,
     }];
     let plan = plan(&config);
     let mut seen: Vec<PathBuf> = Vec::new();
@@ -121,10 +122,11 @@ fn store_and_masks_are_read_only_and_profiles_are_not() {
     let mut config = config();
     config.store = Some(Store::Whole("/nix/store".into()));
     config.mounts = vec![Mount::Bind {
-        source: "/nix/var/nix/profiles/per-container/web".into(),
+        source: crate::BindSource::Host("/nix/var/nix/profiles/per-container/web".into()),
         target: "/nix/var/nix/profiles".into(),
         read_only: false,
         recursive: true,
+        ids: crate::BindIds::Auto,
     }];
     let plan = plan(&config);
     let read_only = |target| plan.mounts[position(&plan, target)].attributes.read_only;

@@ -10,7 +10,7 @@ use crate::Result;
 
 /// The steps for a container that runs a program in `root`.
 pub(super) fn steps(root: &Path, network: Network) -> Result<Vec<OsString>> {
-    let payload = Payload { argv: vec!["/exit".into()], env: Vec::new(), cwd: None };
+    let payload = Payload::new(vec!["/exit".into()]);
     let mut config = ContainerConfig::new("floor", root, payload);
     config.network = network;
     config.console = runtime::Console::Pipe;

@@ -1,10 +1,27 @@
 //! What was asked: every front end (NixOS conf, nspawn command line, library) fills a [`ContainerConfig`], and
 //! nothing below it knows which one did.
 
+mod integration;
+mod mounts;
+mod root;
+mod security;
+mod users;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use serde::Serialize;
+
+pub use integration::{
+    ApiWritable, Credential, Integration, JournalLink, KernelView, LinkJournal, ResolvConf, Timezone,
+};
+pub use mounts::{BindIds, BindSource, Mount};
+pub use root::{PivotRoot, RootOptions, Volatile};
+pub use security::{
+    CpuMax, Device, DeviceAllow, Execution, IoMax, Personality, ResourceLimit, Resources, Security,
+    SystemCallRules,
+};
+pub use users::{Ownership, UserNamespace};
 
 use crate::caps::CapSet;
 
@@ -13,8 +30,10 @@ use crate::caps::CapSet;
 pub struct ContainerConfig {
     /// Name of the container, its default hostname: a valid hostname of at most 64 bytes.
     pub name: String,
-    /// Host path of the directory that becomes `/`.
+    /// Host path of the directory, or disk image, that becomes `/`.
     pub rootfs: PathBuf,
+    /// How it does.
+    pub root: RootOptions,
     /// The program that becomes PID 1.
     pub payload: Payload,
     /// UTS hostname; the name when absent.
@@ -25,6 +44,8 @@ pub struct ContainerConfig {
     pub network: Network,
     /// The user namespace.
     pub users: UserNamespace,
+    /// How the root's files come to belong to its users.
+    pub ownership: Ownership,
     /// What is made inside the root, and on the host beside it, before the container starts.
     pub preparation: Vec<Preparation>,
     /// The Nix store of the container.
@@ -35,6 +56,16 @@ pub struct ContainerConfig {
     pub add_capabilities: CapSet,
     /// Capabilities taken from nspawn's default set.
     pub drop_capabilities: CapSet,
+    /// Restrictions beyond the namespaces.
+    pub security: Security,
+    /// Limits and scheduling of PID 1.
+    pub execution: Execution,
+    /// Limits of the control group.
+    pub resources: Resources,
+    /// What is taken over from the host.
+    pub integration: Integration,
+    /// How much of the kernel's file systems is seen.
+    pub kernel_view: KernelView,
     /// Where the container's control group goes.
     pub cgroup: CgroupParent,
     /// What `/dev/console` is connected to.
@@ -44,6 +75,8 @@ pub struct ContainerConfig {
     pub stop_signal: i32,
     /// Whether PID 1 says itself when it is ready, over `NOTIFY_SOCKET`; otherwise it is ready once it runs.
     pub notify_ready: bool,
+    /// What PID 1 finds in `container=`, and `/run/host/container-manager`: how programs tell who runs them.
+    pub manager: String,
     /// Group that owns the container's terminals (devpts `gid=`): 3 on NixOS, 5 on Debian.
     pub tty_gid: u32,
 }
@@ -55,20 +88,28 @@ impl ContainerConfig {
         ContainerConfig {
             name: name.into(),
             rootfs: rootfs.into(),
+            root: RootOptions::default(),
             payload,
             hostname: None,
             uuid: None,
             network: Network::Host,
             users: UserNamespace::Host,
+            ownership: Ownership::default(),
             preparation: Vec::new(),
             store: None,
             mounts: Vec::new(),
             add_capabilities: CapSet::EMPTY,
             drop_capabilities: CapSet::EMPTY,
+            security: Security::default(),
+            execution: Execution::default(),
+            resources: Resources::default(),
+            integration: Integration::default(),
+            kernel_view: KernelView::default(),
             cgroup: CgroupParent::Auto,
             console: Console::ReadOnly,
             stop_signal: libc::SIGTERM,
             notify_ready: false,
+            manager: "systemd-nspawn".to_owned(),
             tty_gid: 5,
         }
     }
@@ -81,12 +122,27 @@ pub struct Payload {
     pub argv: Vec<OsString>,
     /// Environment on top of nspawn's; a later entry replaces an earlier one of the same name.
     pub env: Vec<(OsString, OsString)>,
-    /// Working directory inside the container; `/` when absent.
+    /// Working directory inside the container; the user's home, or `/`, when absent.
     pub cwd: Option<PathBuf>,
+    /// The user whose ids the program runs with, by a name of the container's own passwd database or a number; root
+    /// when absent.
+    pub user: Option<String>,
+    /// Whether a stub of ours is PID 1, which reaps orphans and passes shutdown signals on, and the program PID 2.
+    pub as_pid2: bool,
+    /// Number of sockets, from descriptor 3 on, that the program inherits (sd_listen_fds(3)).
+    pub listen_fds: u32,
+}
+
+impl Payload {
+    /// This program, as PID 1 and root, with nspawn's environment.
+    #[must_use]
+    pub fn new(argv: Vec<OsString>) -> Payload {
+        Payload { argv, env: Vec::new(), cwd: None, user: None, as_pid2: false, listen_fds: 0 }
+    }
 }
 
 /// Whose network the container uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Network {
@@ -96,15 +152,16 @@ pub enum Network {
     /// [`crate::Paused::resume`], before PID 1's first instruction. The kernel puts a loopback link into it that is
     /// down.
     Private,
+    /// The one behind this file on the host, such as `/run/netns/NAME`.
+    Join(PathBuf),
 }
 
-/// How user ids inside map to the host's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum UserNamespace {
-    /// No user namespace: the ids are the host's.
-    Host,
+impl Network {
+    /// Whether it is another one than the host's.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        *self != Network::Host
+    }
 }
 
 /// The container's `/nix/store`, always read-only.
@@ -150,31 +207,6 @@ pub enum Preparation {
     },
 }
 
-/// A mount over the root. Targets are absolute paths without `..`, resolved within the root.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Mount {
-    /// A bind mount of a host file or directory.
-    Bind {
-        /// Host path.
-        source: PathBuf,
-        /// Path inside the container; made when missing.
-        target: PathBuf,
-        /// Read-only, including the mounts below it.
-        read_only: bool,
-        /// Whether the mounts below the source come along.
-        recursive: bool,
-    },
-    /// A fresh tmpfs.
-    Tmpfs {
-        /// Path inside the container; made when missing.
-        target: PathBuf,
-        /// Options in mount(8)'s notation, such as `size=10%,mode=0755`.
-        options: String,
-    },
-}
-
 /// Where the container's control group goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -194,6 +226,8 @@ pub enum Console {
     Interactive,
     /// A pty whose output goes to our stdout; it has no input.
     ReadOnly,
+    /// A pty that nobody reads.
+    Passive,
     /// No pty: PID 1 gets our stdin, stdout and stderr.
     Pipe,
 }

@@ -24,6 +24,7 @@ fn config(forwards: u16) -> NetworkConfig {
         container_link: "eth0".into(),
         bridge: None,
         make_bridge: false,
+        up: true,
         container_mac: None,
         host_address: "10.233.1.1".parse().ok(),
         host_address6: "fc00::1".parse().ok(),

@@ -301,6 +301,7 @@ fn network(name: &str, conf: &NixosConf, nat: Nat) -> Result<Option<NetworkConfi
         container_link: "eth0".to_owned(),
         bridge: conf.host_bridge.clone(),
         make_bridge: false,
+        up: true,
         container_mac: conf.local_mac_address,
         host_address: conf.host_address,
         host_address6: conf.host_address6,

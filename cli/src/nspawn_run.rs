@@ -135,6 +135,7 @@ fn network(name: &str, args: &RunNetwork) -> Result<Option<NetworkConfig>, RunEr
         container_link: "host0".to_owned(),
         bridge: args.network_bridge.clone(),
         make_bridge: false,
+        up: true,
         container_mac: None,
         host_address: args.host_address,
         host_address6: args.host_address6,

@@ -122,6 +122,7 @@ fn a_container_with_a_network_of_its_own() {
         container_link: "eth0".into(),
         bridge: Some("br0".into()),
         make_bridge: false,
+        up: true,
         container_mac: Some([2, 0, 0, 0, 0, 1]),
         host_address: Some("10.0.0.1".parse().unwrap()),
         host_address6: Some("fc00::1".parse().unwrap()),

@@ -70,6 +70,7 @@ fn every_option_arrives() {
         container_link: "host0".into(),
         bridge: Some("br0".into()),
         make_bridge: false,
+        up: true,
         container_mac: None,
         host_address: Some("10.0.0.1".parse().unwrap()),
         host_address6: Some("fc00::1".parse().unwrap()),

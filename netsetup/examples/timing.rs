@@ -79,6 +79,7 @@ fn config(number: u8, nat: &Nat, forwards: u16) -> NetworkConfig {
             container_link: "eth0".into(),
             bridge: None,
             make_bridge: false,
+            up: true,
             container_mac: None,
             host_address: format!("10.233.{number}.1").parse().ok(),
             host_address6: format!("fc00:{number}::1").parse().ok(),

@@ -26,6 +26,7 @@ pub(crate) fn config(config: &NetworkConfig) -> Result<()> {
         ("further veth pairs", !config.extra_veths.is_empty()),
         ("links that move in", !config.interfaces.is_empty()),
         ("MACVLAN or IPVLAN links", !config.macvlans.is_empty() || !config.ipvlans.is_empty()),
+        ("veth pairs that stay down", config.veth.as_ref().is_some_and(|veth| !veth.up)),
         ("zones", config.veth.as_ref().is_some_and(|veth| veth.make_bridge)),
         ("forwards to addresses that the container sets", config.forward_to != ForwardTo::Configured),
         ("SCTP forwards", config.forwards.iter().any(|forward| forward.protocol == Protocol::Sctp)),

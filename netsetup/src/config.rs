@@ -67,6 +67,8 @@ pub struct ExtraVeth {
     pub container_link: String,
     /// A bridge on the host that the host's end joins.
     pub bridge: Option<String>,
+    /// As [`Veth::up`].
+    pub up: bool,
     /// IPv4 address of the host's end, a /32; the container gets a route to it.
     pub host_address: Option<Ipv4Addr>,
     /// IPv6 counterpart of `host_address`, a /128.
@@ -105,6 +107,9 @@ pub struct Veth {
     pub bridge: Option<String>,
     /// Whether a missing bridge is made and, with the last of its ports, removed: a zone of systemd-nspawn's.
     pub make_bridge: bool,
+    /// Whether both ends come up. systemd-nspawn brings up nothing but a host's end on a bridge, and leaves the rest to
+    /// systemd-networkd on either side; `false` is its way, for a pair without addresses.
+    pub up: bool,
     /// MAC address of the container's end, a unicast one, first octet first; nspawn's stable one when absent
     /// ([`crate::names::container_mac`]).
     pub container_mac: Option<[u8; 6]>,

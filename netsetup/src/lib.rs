@@ -18,6 +18,7 @@
 //!         container_link: "host0".into(),
 //!         bridge: None,
 //!         make_bridge: false,
+//!         up: true,
 //!         container_mac: None,
 //!         host_address: Some([10, 9, 0, 1].into()),
 //!         host_address6: None,

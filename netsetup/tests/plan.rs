@@ -13,6 +13,7 @@ fn config() -> NetworkConfig {
             container_link: "eth0".into(),
             bridge: None,
             make_bridge: false,
+            up: true,
             container_mac: None,
             host_address: Some([10, 233, 1, 1].into()),
             host_address6: Some("fc00::1".parse().unwrap()),

@@ -143,6 +143,7 @@ pub fn config(name: &str, number: u8) -> NetworkConfig {
             container_link: "eth0".into(),
             bridge: None,
             make_bridge: false,
+            up: true,
             container_mac: None,
             host_address: Some(format!("10.233.{number}.1").parse().unwrap()),
             host_address6: Some(format!("fc00:{number}::1").parse().unwrap()),

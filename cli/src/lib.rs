@@ -47,3 +47,4 @@ pub mod nspawn_run;
 pub mod ops;
 pub mod output;
 pub mod signals;
+pub mod unit_property;

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::error::{Error, Result};
 use super::{net_paths, reclaim};
+use crate::unit_property::UnitProperty;
 
 /// A container to be started.
 #[derive(Debug, Clone)]
@@ -23,6 +24,28 @@ pub struct Request {
     /// Whether the end waits until the kernel has removed the container's links, some 20 ms; otherwise they go
     /// with the container's network namespace, soon after.
     pub wait_for_links: bool,
+    /// How the host's systemd sees it.
+    pub unit: UnitRequest,
+}
+
+/// How the host's systemd sees a container. On a host without systemd, defaults ask for nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitRequest {
+    /// Whether systemd-machined hears of the container, under the name in
+    /// [`ContainerConfig::manager`]: `machinectl`, and `systemctl -M`, know it then.
+    pub register: bool,
+    /// Whether the container stays in the unit that nixrun runs in, and no scope is asked for (`--keep-unit`).
+    pub keep_unit: bool,
+    /// The slice of the scope, machine.slice when absent. Asks for a scope even in a unit that was delegated to us.
+    pub slice: Option<String>,
+    /// Properties of the scope. Ask for one even in a unit that was delegated to us.
+    pub properties: Vec<UnitProperty>,
+}
+
+impl Default for UnitRequest {
+    fn default() -> Self {
+        UnitRequest { register: true, keep_unit: false, slice: None, properties: Vec::new() }
+    }
 }
 
 /// Everything that a start will do, as data.

@@ -18,7 +18,7 @@ use runtime::HostPaths;
 pub use control::{kill, stop};
 pub use error::{Error, Result};
 pub use exec::{ExecRequest, exec};
-pub use launch::{Finished, Planned, Request, Running};
+pub use launch::{Finished, Planned, Request, Running, UnitRequest};
 pub use reclaim::{Reclaimed, reclaim};
 pub use request::{boot_request, run_request};
 pub use scope::enter_scope;

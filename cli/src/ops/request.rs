@@ -6,7 +6,7 @@ use netsetup::Nat;
 use runtime::{Console, HostPaths};
 
 use super::error::{Error, Result};
-use super::launch::Request;
+use super::launch::{Request, UnitRequest};
 use crate::args::RunArgs;
 use crate::{configured, nixos_boot, nixos_conf, nspawn_run};
 
@@ -22,7 +22,13 @@ pub fn boot_request(name: &str, nat: Nat, console: Console, paths: &HostPaths) -
     let boot = nixos_boot::to_configs(name, &conf, paths, nat)?;
     let mut container = boot.container;
     container.console = console;
-    Ok(Request { container, network: boot.network, notes: boot.notes, wait_for_links: true })
+    Ok(Request {
+        container,
+        network: boot.network,
+        notes: boot.notes,
+        wait_for_links: true,
+        unit: UnitRequest::default(),
+    })
 }
 
 /// A command, or the init, of any root directory; `console` is what its console is connected to by default.
@@ -36,5 +42,5 @@ pub fn run_request(args: &RunArgs, console: Console) -> Result<Request> {
             "cannot run a container in /, the root of the host; name another directory with -D".to_owned(),
         ));
     }
-    Ok(Request { container, network, notes: Vec::new(), wait_for_links: false })
+    Ok(Request { container, network, notes: Vec::new(), wait_for_links: false, unit: UnitRequest::default() })
 }

@@ -63,7 +63,7 @@ pub use cgroup::{Cgroup, processes as cgroup_processes, remove as remove_cgroup}
 pub use config::{
     ApiWritable, BindIds, BindSource, CgroupParent, Console, ContainerConfig, CpuMax, Credential, Device,
     DeviceAllow, Execution, Integration, IoMax, JournalLink, KernelView, LinkJournal, Mount, Network,
-    Ownership, Payload, Personality, PivotRoot, Preparation, ResolvConf, ResourceLimit, Resources,
+    Ownership, Payload, Personality, PivotRoot, Preparation, Program, ResolvConf, ResourceLimit, Resources,
     RootOptions, Security, Store, SystemCallRules, Timezone, UserNamespace, Volatile,
 };
 pub use error::{Error, ErrorKind};

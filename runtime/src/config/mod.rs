@@ -75,6 +75,9 @@ pub struct ContainerConfig {
     pub stop_signal: i32,
     /// Whether PID 1 says itself when it is ready, over `NOTIFY_SOCKET`; otherwise it is ready once it runs.
     pub notify_ready: bool,
+    /// Whether PID 1 gets a `NOTIFY_SOCKET` even if nobody waits for it to be ready, as it does from systemd-nspawn:
+    /// what it says is passed on.
+    pub notify_socket: bool,
     /// What PID 1 finds in `container=`, and `/run/host/container-manager`: how programs tell who runs them.
     pub manager: String,
     /// Group that owns the container's terminals (devpts `gid=`): 3 on NixOS, 5 on Debian.
@@ -109,6 +112,7 @@ impl ContainerConfig {
             console: Console::ReadOnly,
             stop_signal: libc::SIGTERM,
             notify_ready: false,
+            notify_socket: false,
             manager: "systemd-nspawn".to_owned(),
             tty_gid: 5,
         }
@@ -118,11 +122,14 @@ impl ContainerConfig {
 /// The program that becomes PID 1. No string of it may hold a NUL byte.
 #[derive(Debug, Clone, Serialize)]
 pub struct Payload {
-    /// Program, as an absolute path inside the container or a name to look up in its `PATH`, and its arguments.
+    /// What is executed.
+    pub program: Program,
+    /// The program, as an absolute path inside the container or a name to look up in its `PATH`, and its arguments;
+    /// only the arguments when `program` says which one it is.
     pub argv: Vec<OsString>,
     /// Environment on top of nspawn's; a later entry replaces an earlier one of the same name.
     pub env: Vec<(OsString, OsString)>,
-    /// Working directory inside the container; the user's home, or `/`, when absent.
+    /// Working directory inside the container; when absent `/`, or the user's home for a login shell.
     pub cwd: Option<PathBuf>,
     /// The user whose ids the program runs with, by a name of the container's own passwd database or a number; root
     /// when absent.
@@ -137,8 +144,29 @@ impl Payload {
     /// This program, as PID 1 and root, with nspawn's environment.
     #[must_use]
     pub fn new(argv: Vec<OsString>) -> Payload {
-        Payload { argv, env: Vec::new(), cwd: None, user: None, as_pid2: false, listen_fds: 0 }
+        Payload {
+            program: Program::Command,
+            argv,
+            env: Vec::new(),
+            cwd: None,
+            user: None,
+            as_pid2: false,
+            listen_fds: 0,
+        }
     }
+}
+
+/// What a payload executes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Program {
+    /// What its `argv` names.
+    Command,
+    /// The container's init (`--boot`): the first that there is of `/usr/lib/systemd/systemd`, `/lib/systemd/systemd`
+    /// and `/sbin/init`, with `argv` as arguments. It is not given a `LANG`.
+    Init,
+    /// A login shell: `/bin/bash`, or `/bin/sh` where there is none. It takes no arguments.
+    Shell,
 }
 
 /// Whose network the container uses.

@@ -18,7 +18,7 @@ pub use mounts::{Attributes, Entry, MountPlan, Source};
 pub(crate) use mounts::{BOOT_ID, KMSG, NOTIFY, UUID};
 
 use crate::caps::CapSet;
-use crate::config::{Console, ContainerConfig, Network, Payload, Preparation, UserNamespace};
+use crate::config::{Console, ContainerConfig, Network, Payload, Preparation, Program, UserNamespace};
 use crate::error::{Error, ErrorKind};
 use crate::host::HostFacts;
 
@@ -173,6 +173,8 @@ fn unsupported(config: &ContainerConfig) -> Result<(), Error> {
         ("limits of the control group", config.resources != Resources::default()),
         ("what is taken over from the host", config.integration != Integration::default()),
         ("this view of the kernel", config.kernel_view != KernelView::default()),
+        ("a program by its part", payload.program != Program::Command),
+        ("a notify socket that nobody waits for", config.notify_socket && !config.notify_ready),
         ("another user than root", payload.user.is_some()),
         ("a stub as PID 1", payload.as_pid2),
         ("inherited sockets", payload.listen_fds > 0),
@@ -217,7 +219,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), Error> {
 fn check_payload(payload: &Payload) -> Result<(), Error> {
     let fault = |what: &str| Err(Error::new(ErrorKind::Config, what.to_owned()));
     let nul = |s: &OsString| s.as_encoded_bytes().contains(&0);
-    if payload.argv.first().is_none_or(|program| program.is_empty()) {
+    if payload.program == Program::Command && payload.argv.first().is_none_or(|program| program.is_empty()) {
         return fault("no program to run was given; name one after `--`");
     }
     if payload.argv.iter().any(nul) || payload.env.iter().any(|(k, v)| nul(k) || nul(v)) {

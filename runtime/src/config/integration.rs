@@ -8,6 +8,9 @@ use serde::{Serialize, Serializer};
 /// What the container takes over from its host. The default takes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Integration {
+    /// Whether systemd-machined can reach into it: what `machinectl bind` mounts arrives on `/run/host/incoming`, and
+    /// sockets below `/run/host/unix-export` are seen by the host.
+    pub machine: bool,
     /// `/etc/resolv.conf`.
     pub resolv_conf: ResolvConf,
     /// `/etc/localtime`.
@@ -159,8 +162,8 @@ pub enum ApiWritable {
     /// Nothing, but /proc/sys/net with a network of the container's own.
     #[default]
     Default,
-    /// /proc/sys/net, whosever network it is, and /sys.
+    /// As if the network were the container's own, whosever it is: /proc/sys/net is writable, /sys shows devices only.
     Network,
-    /// All of /proc/sys and /sys.
+    /// All of /proc and /sys; nothing of them is hidden.
     Yes,
 }

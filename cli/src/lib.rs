@@ -39,7 +39,7 @@ pub mod env_file;
 pub mod exit;
 pub mod forward;
 pub mod lookup;
-pub mod nearest;
+pub use runtime::nearest;
 pub mod nixos_boot;
 pub mod nixos_conf;
 pub mod nspawn;

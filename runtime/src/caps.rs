@@ -6,7 +6,8 @@ use std::str::FromStr;
 use std::sync::LazyLock;
 
 use caps::Capability;
-use serde::{Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A set of Linux capabilities: bit N stands for the capability that the kernel numbers N (capabilities(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -156,6 +157,13 @@ impl fmt::Display for CapSet {
 impl Serialize for CapSet {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.iter().map(|capability| capability.to_string()))
+    }
+}
+
+impl<'de> Deserialize<'de> for CapSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let names = Vec::<String>::deserialize(deserializer)?;
+        CapSet::parse(&names.join(",")).map_err(D::Error::custom)
     }
 }
 

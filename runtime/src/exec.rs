@@ -118,8 +118,7 @@ fn script(
     let path = script.string(&c_path(&command.cwd)?);
     script.push(Op::Chdir { path }, format!("change to the directory {}", command.cwd.display()));
     let capabilities = CapSet::from_bits(state.capabilities);
-    finish(&mut script, capabilities.bits());
-    script.filter = crate::seccomp::compile(&crate::seccomp::Policy::nspawn(capabilities));
+    finish(&mut script, capabilities, &state.confinement)?;
     script.image = image(&command.argv, &command.env)?;
     Ok(script)
 }

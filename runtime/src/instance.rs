@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Doing, Error, ErrorKind};
 use crate::host::HostPaths;
+use crate::plan::Confinement;
 use crate::rootfs::Root;
 use crate::sys::{fd, lock, process};
 
@@ -86,6 +87,9 @@ pub struct State {
     pub program: String,
     /// Capabilities of its PID 1, as bits: what commands inside get, too.
     pub capabilities: u64,
+    /// What else they are held to.
+    #[serde(default)]
+    pub confinement: Confinement,
     /// Its addresses, without prefixes.
     pub addresses: Vec<String>,
 }

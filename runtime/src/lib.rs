@@ -50,6 +50,7 @@ pub mod exec;
 mod host;
 pub mod instance;
 mod launch;
+pub mod nearest;
 mod plan;
 mod prepare;
 pub mod rootfs;
@@ -69,6 +70,8 @@ pub use config::{
 pub use error::{Error, ErrorKind};
 pub use host::{CgroupFacts, HostFacts, HostPaths, InitLimits, OsRelease};
 pub use launch::Paused;
-pub use plan::{Attributes, CgroupPlan, DevicePolicy, Entry, Limit, MountPlan, Namespaces, Plan, Source};
+pub use plan::{
+    Attributes, CgroupPlan, Confinement, DevicePolicy, Entry, Limit, MountPlan, Namespaces, Plan, Source,
+};
 pub use prepare::Prepared;
 pub use supervisor::{Event, Outcome, Supervisor};

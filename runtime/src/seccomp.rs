@@ -23,7 +23,7 @@ use caps::Capability;
 use libc::sock_filter;
 use seccompiler::{BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 
-use self::program::{ARCHITECTURE, Backward, IF_AT_LEAST, IF_EQUAL, Label, NUMBER};
+use self::program::{ARCHITECTURE, ARGUMENTS, Backward, IF_ANY_BIT, IF_AT_LEAST, IF_EQUAL, Label, NUMBER};
 use self::set::{BY_SLOT, KNOWN, NO_CALL, SyscallSet, index_of, number_of_slot};
 use self::syscalls::{SYSCALLS, X};
 use crate::caps::CapSet;
@@ -34,12 +34,17 @@ use crate::caps::CapSet;
 pub enum SeccompError {
     /// Neither a system call of any architecture here nor a group.
     #[error(
-        "changing the system call filter failed: {name:?} is neither a system call nor a group; \
-         \"systemd-analyze syscall-filter\" lists both"
+        "the system call filter cannot be changed: {name:?} is neither a system call nor a group; {}",
+        match nearest {
+            Some(nearest) => format!("did you mean {nearest:?}?"),
+            None => "`systemd-analyze syscall-filter` lists both".to_owned(),
+        }
     )]
     Unknown {
         /// The name as given.
         name: String,
+        /// What it is perhaps a slip of the keyboard for.
+        nearest: Option<&'static str>,
     },
 }
 
@@ -96,6 +101,12 @@ pub fn members(name: &str) -> Option<impl Iterator<Item = &'static str>> {
     SyscallSet::named(name).map(SyscallSet::names)
 }
 
+/// The calls that a user means by `name`.
+fn named(name: &str) -> Result<SyscallSet, SeccompError> {
+    let unknown = || SeccompError::Unknown { name: name.to_owned(), nearest: SyscallSet::nearest(name) };
+    SyscallSet::named(name).ok_or_else(unknown)
+}
+
 /// What happens to a system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -103,6 +114,12 @@ pub enum Verdict {
     Allow,
     /// It is done, but EAFNOSUPPORT for a socket of the audit protocol: audit takes that for a kernel without it.
     AllowExceptAudit,
+    /// It succeeds without being done.
+    Nothing,
+    /// It is done, but EINVAL with `O_SYNC` or `O_DSYNC` in its second argument.
+    OpenWithoutSync,
+    /// It is done, but EINVAL with `O_SYNC` or `O_DSYNC` in its third argument.
+    OpenatWithoutSync,
     /// It fails with EPERM: known, and not allowed.
     NotPermitted,
     /// It fails with ENOSYS: not known.
@@ -114,7 +131,11 @@ pub enum Verdict {
 pub struct Policy {
     allowed: SyscallSet,
     denied: SyscallSet,
+    suppress_sync: bool,
 }
+
+/// Calls that `suppress_sync` makes do nothing.
+const SYNC: SyscallSet = SyscallSet::of("@sync");
 
 /// What nspawn 257 allows whatever the capabilities. Left out on purpose there: `@cpu-emulation` `@keyring` `@obsolete`
 /// `@pkey` `@swap`, bpf, fanotify_*, kexec_*, lookup_dcookie, nfsservctl, open_by_handle_at, perf_event_open and
@@ -149,7 +170,7 @@ impl Policy {
     pub fn nspawn(caps: CapSet) -> Policy {
         let held = WITH_CAPABILITY.iter().filter(|(capability, _)| caps.contains(*capability));
         let allowed = held.fold(ALWAYS, |allowed, (_, calls)| allowed.union(calls));
-        Policy { allowed, denied: SyscallSet::EMPTY }
+        Policy { allowed, denied: SyscallSet::EMPTY, suppress_sync: false }
     }
 
     /// Allows a system call or a group in addition, unless it is denied.
@@ -157,8 +178,7 @@ impl Policy {
     /// # Errors
     /// [`SeccompError::Unknown`].
     pub fn allow(&mut self, name: &str) -> Result<(), SeccompError> {
-        let calls = SyscallSet::named(name).ok_or_else(|| SeccompError::Unknown { name: name.to_owned() })?;
-        self.allowed = self.allowed.union(&calls);
+        self.allowed = self.allowed.union(&named(name)?);
         Ok(())
     }
 
@@ -167,9 +187,15 @@ impl Policy {
     /// # Errors
     /// [`SeccompError::Unknown`].
     pub fn deny(&mut self, name: &str) -> Result<(), SeccompError> {
-        let calls = SyscallSet::named(name).ok_or_else(|| SeccompError::Unknown { name: name.to_owned() })?;
-        self.denied = self.denied.union(&calls);
+        self.denied = self.denied.union(&named(name)?);
         Ok(())
+    }
+
+    /// Makes fsync(2) and its kind succeed without doing anything, whatever is denied. `O_SYNC` and `O_DSYNC` are
+    /// EINVAL for open(2) and openat(2), and openat2(2), whose flags lie in memory, is not there: programs try
+    /// again without (systemd's `seccomp_suppress_sync`).
+    pub fn suppress_sync(&mut self) {
+        self.suppress_sync = true;
     }
 
     /// The names of what is allowed, in alphabetical order.
@@ -186,7 +212,14 @@ impl Policy {
 
     fn verdict_of(&self, index: usize) -> Verdict {
         const SOCKET: usize = index_of(b"socket").expect("socket is in the table");
+        const OPEN: usize = index_of(b"open").expect("open is in the table");
+        const OPENAT: usize = index_of(b"openat").expect("openat is in the table");
+        const OPENAT2: usize = index_of(b"openat2").expect("openat2 is in the table");
         match self.allowed.contains(index) && !self.denied.contains(index) {
+            _ if self.suppress_sync && SYNC.contains(index) => Verdict::Nothing,
+            _ if self.suppress_sync && index == OPENAT2 => Verdict::NotImplemented,
+            true if self.suppress_sync && index == OPEN => Verdict::OpenWithoutSync,
+            true if self.suppress_sync && index == OPENAT => Verdict::OpenatWithoutSync,
             true if index == SOCKET => Verdict::AllowExceptAudit,
             true => Verdict::Allow,
             false if KNOWN.contains(index) => Verdict::NotPermitted,
@@ -223,7 +256,7 @@ pub fn compile_for(policy: &Policy, abis: &[Abi]) -> Vec<sock_filter> {
     let mut program = Backward::new();
     let mut entries = Vec::with_capacity(abis.len());
     for &abi in abis.iter().rev() {
-        let mut tree = Tree { program: &mut program, leaves: [None; 4] };
+        let mut tree = Tree { program: &mut program, leaves: [None; VERDICTS] };
         let root = tree.grow(&policy.ranges(abi));
         entries.push((abi, program.load(NUMBER, root)));
     }
@@ -235,11 +268,14 @@ pub fn compile_for(policy: &Policy, abis: &[Abi]) -> Vec<sock_filter> {
     program.finish()
 }
 
+/// Number of [`Verdict`]s.
+const VERDICTS: usize = Verdict::NotImplemented as usize + 1;
+
 /// The search of one architecture's numbers.
 struct Tree<'a> {
     program: &'a mut Backward,
     /// Where each verdict was written last.
-    leaves: [Option<Label>; 4],
+    leaves: [Option<Label>; VERDICTS],
 }
 
 impl Tree<'_> {
@@ -260,6 +296,9 @@ impl Tree<'_> {
         }
         let label = match verdict {
             Verdict::Allow => self.program.ret(libc::SECCOMP_RET_ALLOW),
+            Verdict::Nothing => self.program.ret(errno(0)),
+            Verdict::OpenWithoutSync => self.without_sync(1),
+            Verdict::OpenatWithoutSync => self.without_sync(2),
             Verdict::NotPermitted => self.program.ret(errno(libc::EPERM)),
             Verdict::NotImplemented => self.program.ret(errno(libc::ENOSYS)),
             Verdict::AllowExceptAudit => {
@@ -270,6 +309,14 @@ impl Tree<'_> {
         };
         self.leaves[verdict as usize] = Some(label);
         label
+    }
+
+    /// EINVAL when the argument has the bit of `O_DSYNC`, which `O_SYNC` has, too.
+    fn without_sync(&mut self, argument: usize) -> Label {
+        let allow = self.program.ret(libc::SECCOMP_RET_ALLOW);
+        let refuse = self.program.ret(errno(libc::EINVAL));
+        let test = self.program.branch(IF_ANY_BIT, libc::O_DSYNC as u32, refuse, allow);
+        self.program.load(ARGUMENTS[argument], test)
     }
 }
 

@@ -1,86 +1,17 @@
 //! Launching real containers through the library, in mount and network namespaces of each test's own.
-#![allow(clippy::print_stdout, reason = "why a test was skipped")]
+
+mod common;
 
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use common::{DETACHED, config, own_namespaces, root, run, start};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use runtime::supervisor::{Attached, Event};
-use runtime::{
-    Cgroup, Console, ContainerConfig, Error, ErrorKind, HostFacts, HostPaths, Network, Outcome, Payload,
-    Plan, Prepared, Supervisor,
-};
-
-/// Cargo's directory for this.
-const TEMPORARY: &str = env!("CARGO_TARGET_TMPDIR");
-/// Where Debian's busybox-static is.
-const BUSYBOX: &str = "/bin/busybox";
-
-/// A copy that was closed before any test clones: a child that still had it open for writing would make executing
-/// it fail with ETXTBSY.
-static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-    let (copy, own) = (Path::new(TEMPORARY).join("busybox"), std::process::id().to_string());
-    let temporary = copy.with_extension(own);
-    fs::copy(BUSYBOX, &temporary).unwrap();
-    fs::rename(&temporary, &copy).unwrap();
-    copy
-});
-
-/// A root with busybox in it; `None`, with the reason, where there is no busybox or no root.
-fn root() -> Option<(tempfile::TempDir, PathBuf)> {
-    let missing = if !nix::unistd::geteuid().is_root() {
-        "root"
-    } else if !Path::new(BUSYBOX).exists() {
-        "busybox-static"
-    } else {
-        let dir = tempfile::tempdir_in(TEMPORARY).unwrap();
-        let root = dir.path().join("root");
-        fs::create_dir_all(root.join("bin")).unwrap();
-        fs::hard_link(&*PROGRAM, root.join("bin/busybox")).unwrap();
-        symlink("busybox", root.join("bin/sh")).unwrap();
-        own_namespaces();
-        return Some((dir, root));
-    };
-    assert!(std::env::var_os("NIXRUN_MUST_WORK").is_none(), "this test needs {missing}");
-    println!("skipped: needs {missing}");
-    None
-}
-
-/// Puts this thread into namespaces of its own, so that nothing here reaches the machine.
-fn own_namespaces() {
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).unwrap();
-    let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-}
-
-fn config(root: &Path, name: &str, script: &str) -> ContainerConfig {
-    let argv = ["/bin/busybox", "sh", "-c", script].map(Into::into).to_vec();
-    let name = format!("test-{name}-{}", std::process::id());
-    let mut config = ContainerConfig::new(name, root, Payload::new(argv));
-    config.network = Network::Private;
-    config.console = Console::Pipe;
-    config
-}
-
-fn start(config: &ContainerConfig) -> Result<Supervisor, Error> {
-    let plan = Plan::new(config, &HostFacts::probe(&HostPaths::default())?)?;
-    let group = Cgroup::create(&plan.cgroup)?;
-    Prepared::new(plan)?.launch(group)?.resume()
-}
-
-const DETACHED: Attached<'_> =
-    Attached { signals: None, output: None, input: None, grace: Duration::from_secs(20) };
-
-fn run(config: &ContainerConfig) -> Outcome {
-    let end = start(config).unwrap().run(&DETACHED, |_| {}).unwrap();
-    assert!(end.cleanup.is_empty(), "{:?}", end.cleanup);
-    end.outcome
-}
+use runtime::{Console, ErrorKind, HostFacts, HostPaths, Outcome, Plan};
 
 #[test]
 fn the_exit_status_comes_back() {

@@ -30,6 +30,9 @@ pub(crate) fn skip(reason: &str) -> bool {
 fn answer(policy: &Policy, abi: Abi, number: u32) -> Answer {
     match policy.verdict(abi, number) {
         Verdict::Allow | Verdict::AllowExceptAudit => Answer::Allow,
+        // Without flags in its arguments.
+        Verdict::OpenWithoutSync | Verdict::OpenatWithoutSync => Answer::Allow,
+        Verdict::Nothing => Answer::Errno(0),
         Verdict::NotPermitted => Answer::Errno(libc::EPERM),
         Verdict::NotImplemented => Answer::Errno(libc::ENOSYS),
     }
@@ -72,12 +75,16 @@ proptest! {
     fn any_program_does_what_its_policy_says(
         changes in proptest::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 0..300),
         caps in any::<u64>(),
+        suppress_sync in any::<bool>(),
     ) {
         let known: Vec<_> = members("@known").unwrap().collect();
         let mut policy = Policy::nspawn(CapSet::from_bits(caps));
         for (allow, which) in changes {
             let name = which.get(&known);
             if allow { policy.allow(name) } else { policy.deny(name) }.unwrap();
+        }
+        if suppress_sync {
+            policy.suppress_sync();
         }
         assert_program_does(&policy, &EVERY_ABI);
     }
@@ -157,9 +164,62 @@ fn names_and_groups_change_it() {
     assert!(policy.allowed().any(|name| name == "keyctl") && !policy.allowed().any(|name| name == "mount"));
     for wrong in ["@nothing", "reed", "", "@"] {
         let before = policy.clone();
-        assert!(matches!(policy.allow(wrong), Err(SeccompError::Unknown { name }) if name == wrong));
+        assert!(matches!(policy.allow(wrong), Err(SeccompError::Unknown { name, .. }) if name == wrong));
         assert!(policy.deny(wrong).is_err());
         assert_eq!(policy, before);
+    }
+}
+
+#[test]
+fn a_slip_of_the_keyboard_is_recognised() {
+    let mut policy = Policy::nspawn(CapSet::EMPTY);
+    for (typed, meant) in [("fsyncc", "fsync"), ("@muont", "@mount"), ("Keyctl", "keyctl")] {
+        let said = policy.allow(typed).unwrap_err().to_string();
+        assert!(
+            said.ends_with(&format!(
+                "{typed:?} is neither a system call nor a group; did you mean {meant:?}?"
+            )),
+            "{said}"
+        );
+    }
+    let said = policy.allow("@nothing-like-it").unwrap_err().to_string();
+    assert!(said.ends_with("`systemd-analyze syscall-filter` lists both"), "{said}");
+}
+
+#[test]
+fn suppressed_syncs_succeed_and_synchronous_files_cannot_be_opened() {
+    const O_SYNC: u64 = 0o4_010_000;
+    let mut policy = Policy::nspawn(nspawn_default(true));
+    policy.suppress_sync();
+    policy.deny("fsync").unwrap();
+    for abi in EVERY_ABI {
+        let ask = |name: &str, args| {
+            let number = number(abi, name)?;
+            Some(ask(&[compile_for(&policy, &EVERY_ABI)], &Call { number, arch: abi.audit_arch(), args }))
+        };
+        let mut seen = 0;
+        for name in "fsync fdatasync msync sync syncfs sync_file_range sync_file_range2".split(' ') {
+            let Some(answer) = ask(name, [9; 6]) else { continue };
+            assert_eq!(answer, Answer::Errno(0), "{abi:?} {name}");
+            seen += 1;
+        }
+        assert!(seen >= 6, "{abi:?}: {seen} calls");
+        for (flags, expected) in [
+            (O_SYNC, Answer::Errno(libc::EINVAL)),
+            (0o10_000 | 0o2, Answer::Errno(libc::EINVAL)),
+            (0o102, Answer::Allow),
+            (0o10_000 << 32, Answer::Allow),
+        ] {
+            // The argument beside the flags holds the same bits and means nothing.
+            assert!(ask("open", [O_SYNC, flags, O_SYNC, 0, 0, 0]).is_none_or(|found| found == expected));
+            assert_eq!(
+                ask("openat", [O_SYNC, O_SYNC, flags, O_SYNC, 0, 0]),
+                Some(expected),
+                "{abi:?} {flags:o}"
+            );
+        }
+        assert_eq!(ask("openat2", [0; 6]), Some(Answer::Errno(libc::ENOSYS)));
+        assert_eq!(ask("write", [O_SYNC; 6]), Some(Answer::Allow));
     }
 }
 
@@ -194,6 +254,22 @@ fn audit_sockets_are_refused_whatever_the_upper_halves_hold() {
 fn the_program_is_short() {
     let length = compile(&Policy::nspawn(nspawn_default(true))).len();
     assert!((100..300).contains(&length), "{length} instructions");
+}
+
+/// What nobody asked for costs nothing: without changes the program is to the byte what it was before there were any.
+#[test]
+fn the_default_program_is_the_same_whatever_can_be_asked_for() {
+    let bytes = |caps| {
+        let program = compile_for(&Policy::nspawn(caps), &[Abi::X86_64, Abi::I386]);
+        // FNV-1a, over the fields: the structure's padding has no value.
+        program
+            .iter()
+            .flat_map(|i| [u64::from(i.code), i.jt.into(), i.jf.into(), i.k.into()])
+            .fold(0xcbf2_9ce4_8422_2325u64, |hash, field| (hash ^ field).wrapping_mul(0x0100_0000_01b3))
+    };
+
+    assert_eq!(bytes(nspawn_default(true)), 1_236_292_666_644_729);
+    assert_eq!(bytes(CapSet::ALL), 10_629_242_820_320_165_992);
 }
 
 /// Every number of the kernel headers installed here is in the table, where libsystemd knows the name.

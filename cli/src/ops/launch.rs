@@ -169,6 +169,7 @@ fn state(paused: &Paused, network: Option<&NetworkPlan>) -> Result<State> {
         started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         program: plan.argv.first().map_or_else(String::new, |p| p.to_string_lossy().into_owned()),
         capabilities: plan.capabilities.bits(),
+        confinement: plan.confinement.clone(),
         addresses: network
             .and_then(|plan| plan.veth.as_ref())
             .map(|veth| veth.container.addresses.iter().map(|net| net.addr().to_string()).collect())

@@ -88,7 +88,10 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
         Op::Await => wait_for_go(channel),
         Op::DefaultSignals => default_signals(),
         Op::Filter => install_filter(&script.filter),
-        Op::Capabilities { mask } => set_capabilities(mask),
+        Op::Bounding { mask } => set_bounding(mask),
+        Op::Capabilities { mask, ambient } => set_capabilities(mask, ambient),
+        Op::Personality { domain } => set_personality(domain),
+        Op::NoNewPrivileges => call(libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS as u64, 1, 0, 0, 0]),
         Op::Chdir { path } => call(libc::SYS_chdir, [address(script.get(path)), 0, 0, 0, 0]),
         // 4 is CLOSE_RANGE_CLOEXEC.
         Op::CloseOnExec => call(libc::SYS_close_range, [3, u64::from(u32::MAX), 4, 0, 0]),
@@ -185,11 +188,12 @@ fn controlling_terminal(fd: RawFd) -> Done {
     Ok(())
 }
 
+/// By read(2), as reports go by write(2): calls on sockets may be denied by the filter.
 fn wait_for_go(channel: RawFd) -> Done {
     let mut byte = 0u8;
     loop {
         let arguments = [channel as u64, (&raw mut byte) as u64, 1, 0, 0];
-        match value(libc::SYS_recvfrom, arguments) {
+        match value(libc::SYS_read, arguments) {
             Ok(0) => exit(),
             Ok(_) => break,
             Err(failure) if failure.errno == libc::EINTR => {}
@@ -201,6 +205,7 @@ fn wait_for_go(channel: RawFd) -> Done {
     let flags = (libc::MSG_PEEK | libc::MSG_DONTWAIT) as u64;
     match value(libc::SYS_recvfrom, [channel as u64, (&raw mut byte) as u64, 1, flags, 0]) {
         Ok(0) => exit(),
+        // An error other than EAGAIN: a filter that allows no such call.
         _ => Ok(()),
     }
 }
@@ -248,8 +253,7 @@ struct CapData {
     inheritable: u32,
 }
 
-fn set_capabilities(mask: u64) -> Done {
-    // The bounding set first: dropping from it needs CAP_SETPCAP, which capset may take away.
+fn set_bounding(mask: u64) -> Done {
     for capability in 0..64u64 {
         if mask & (1 << capability) == 0 {
             match prctl(libc::PR_CAPBSET_DROP, capability) {
@@ -259,13 +263,31 @@ fn set_capabilities(mask: u64) -> Done {
             }
         }
     }
+    Ok(())
+}
+
+/// A user other than root gets what survives its exec, as under systemd-nspawn.
+fn set_capabilities(mask: u64, ambient: u64) -> Done {
+    // SAFETY: geteuid takes nothing and cannot fail.
+    let held = if unsafe { libc::geteuid() } == 0 { mask } else { ambient };
     // PR_CAP_AMBIENT_CLEAR_ALL is 4; an ambient capability would survive a setuid program's drop of its own.
     call(libc::SYS_prctl, [libc::PR_CAP_AMBIENT as u64, 4, 0, 0, 0])?;
     let header = CapHeader { version: 0x2008_0522, pid: 0 };
     let half =
         |bits: u64| CapData { effective: bits as u32, permitted: bits as u32, inheritable: bits as u32 };
-    let data = [half(mask), half(mask >> 32)];
-    call(libc::SYS_capset, [(&raw const header) as u64, (&raw const data) as u64, 0, 0, 0])
+    let data = [half(held), half(held >> 32)];
+    call(libc::SYS_capset, [(&raw const header) as u64, (&raw const data) as u64, 0, 0, 0])?;
+    for capability in (0..64u64).filter(|capability| ambient & (1 << capability) != 0) {
+        // PR_CAP_AMBIENT_RAISE.
+        call(libc::SYS_prctl, [libc::PR_CAP_AMBIENT as u64, 2, capability, 0, 0])?;
+    }
+    Ok(())
+}
+
+/// The kind of machine is the low byte; above it are flags, such as the one against address randomisation, which stay.
+fn set_personality(domain: u64) -> Done {
+    let current = value(libc::SYS_personality, [0xffff_ffff, 0, 0, 0, 0])?;
+    call(libc::SYS_personality, [current as u32 as u64 & !0xff | domain, 0, 0, 0, 0])
 }
 
 fn exec(script: &Script, channel: RawFd) -> Done {
@@ -289,7 +311,7 @@ fn exec(script: &Script, channel: RawFd) -> Done {
 fn send(channel: RawFd, report: Report) {
     let record = report.encode();
     // SAFETY: the kernel reads the record's bytes. A parent that is gone cannot be told: the result is of no use.
-    unsafe { libc::send(channel, record.as_ptr().cast(), record.len(), libc::MSG_NOSIGNAL) };
+    unsafe { libc::write(channel, record.as_ptr().cast(), record.len()) };
 }
 
 fn exit() -> ! {

@@ -74,8 +74,15 @@ pub(crate) enum Op {
     DefaultSignals,
     /// Install the script's seccomp filter.
     Filter,
-    /// Bounding, effective, permitted and inheritable set to this mask; ambient empty.
-    Capabilities { mask: u64 },
+    /// Bounding set to this mask.
+    Bounding { mask: u64 },
+    /// Effective, permitted and inheritable set to `mask`, or to `ambient` for another user than root, and ambient
+    /// set to `ambient`.
+    Capabilities { mask: u64, ambient: u64 },
+    /// What uname(2) says the machine is.
+    Personality { domain: u64 },
+    /// No privileges by exec.
+    NoNewPrivileges,
     /// Change the working directory.
     Chdir { path: Str },
     /// Mark every descriptor from 3 up close-on-exec.

@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::caps::CapSet;
 
 /// Restrictions beyond the namespaces. The default is systemd-nspawn's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Security {
-    /// Capabilities that survive exec of a program without file capabilities; they are added to the bounding set.
+    /// Capabilities that survive exec of a program without file capabilities, and the change to another user; some of
+    /// those that the container has anyway.
     pub ambient_capabilities: CapSet,
     /// Whether exec can no longer give privileges, by set-user-id for one.
     pub no_new_privileges: bool,
@@ -27,7 +28,7 @@ pub struct Security {
 }
 
 /// Changes of the system call filter (`--system-call-filter=`).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SystemCallRules {
     /// Calls and `@groups` that are allowed beyond the default.
     pub allow: Vec<String>,
@@ -36,7 +37,7 @@ pub struct SystemCallRules {
 }
 
 /// The kind of machine that a container's programs see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Personality {
     /// The machine's own.

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::mounts::{Attributes, Entry, MountPlan, Source};
-use super::{DevicePolicy, Plan};
-use crate::config::{Network, Preparation};
+use super::{Confinement, DevicePolicy, Plan};
+use crate::config::{Network, Personality, Preparation};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -20,6 +20,7 @@ impl fmt::Display for Plan {
         section(f, "mounts", &self.mounts)?;
         writeln!(f, "├─ hostname {}", self.hostname)?;
         writeln!(f, "├─ capabilities {}", self.capabilities)?;
+        section(f, "restrictions", &self.confinement.lines())?;
         let limits: Vec<String> = self
             .limits
             .iter()
@@ -56,6 +57,34 @@ impl Plan {
                 "devices null zero full random urandom tty ptmx pts, nothing else".to_owned()
             }
         });
+        lines
+    }
+}
+
+impl Confinement {
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if !self.ambient.is_empty() {
+            lines.push(format!("ambient capabilities {}", self.ambient));
+        }
+        if self.no_new_privileges {
+            lines.push("exec gives no privileges (no_new_privs)".to_owned());
+        }
+        for (what, names) in
+            [("allowed beyond the default", &self.system_calls.allow), ("denied", &self.system_calls.deny)]
+        {
+            if !names.is_empty() {
+                lines.push(format!("system calls {what}: {}", names.join(" ")));
+            }
+        }
+        if self.suppress_sync {
+            lines.push("fsync and its kind do nothing; O_SYNC is EINVAL; no openat2".to_owned());
+        }
+        match self.personality {
+            None => {}
+            Some(Personality::Native) => lines.push("personality of this machine".to_owned()),
+            Some(Personality::Compat) => lines.push("personality of a 32-bit machine".to_owned()),
+        }
         lines
     }
 }

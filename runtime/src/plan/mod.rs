@@ -1,6 +1,7 @@
 //! From what was asked to what will be done: pure data, made without root and without changing anything.
 
 mod cgroup;
+mod confinement;
 mod display;
 mod identity;
 mod limits;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use cgroup::{CgroupPlan, DevicePolicy};
+pub use confinement::Confinement;
 pub(crate) use identity::DEFAULT_PATH;
 pub use limits::Limit;
 pub use mounts::{Attributes, Entry, MountPlan, Source};
@@ -47,6 +49,8 @@ pub struct Plan {
     pub cwd: PathBuf,
     /// Bounding, effective, permitted and inheritable capabilities.
     pub capabilities: CapSet,
+    /// What else PID 1 and every command of `exec` are held to.
+    pub confinement: Confinement,
     /// Resource limits of PID 1; those of the container's other processes follow from them.
     pub limits: Vec<Limit>,
     /// The control group.
@@ -131,6 +135,7 @@ impl Plan {
             argv: config.payload.argv.clone(),
             cwd: config.payload.cwd.clone().unwrap_or_else(|| PathBuf::from("/")),
             capabilities,
+            confinement: confinement::plan(config, capabilities)?,
             limits: limits::plan(host, &mut warnings),
             cgroup: cgroup::plan(config, host)?,
             console: config.console,
@@ -151,7 +156,6 @@ impl Plan {
 fn unsupported(config: &ContainerConfig) -> Result<(), Error> {
     use crate::config::{
         BindIds, BindSource, Execution, Integration, KernelView, Mount, Ownership, Resources, RootOptions,
-        Security,
     };
     let bind = |mount: &Mount| match mount {
         Mount::Bind { source, ids, .. } => {
@@ -168,7 +172,8 @@ fn unsupported(config: &ContainerConfig) -> Result<(), Error> {
         ),
         ("a user namespace", config.users != UserNamespace::Host || config.ownership != Ownership::Off),
         ("this kind of mount", config.mounts.iter().any(bind)),
-        ("these restrictions", config.security != Security::default()),
+        ("devices by name", !config.security.devices.is_empty()),
+        ("containers inside the container", config.security.nested),
         ("these limits", config.execution != Execution::default()),
         ("limits of the control group", config.resources != Resources::default()),
         ("what is taken over from the host", config.integration != Integration::default()),

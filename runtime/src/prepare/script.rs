@@ -5,11 +5,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use super::Prepared;
+use crate::caps::CapSet;
 use crate::child::script::{Op, Purpose, Script, Target};
 use crate::config::Console;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::host::c_path;
-use crate::plan::{BOOT_ID, KMSG, Plan, Source};
+use crate::plan::{BOOT_ID, Confinement, KMSG, Plan, Source};
 use crate::sys::inroot::Make;
 
 /// The whole script. The order within it is the one that makes it work; each step says why it stands where it does.
@@ -37,23 +38,45 @@ pub(super) fn assemble(prepared: &Prepared, trees: &[Option<OwnedFd>]) -> Result
     }
     let path = script.string(&c_path(&plan.cwd)?);
     script.push(Op::Chdir { path }, format!("change to the directory {}", plan.cwd.display()));
-    finish(&mut script, plan.capabilities.bits());
-    script.filter = crate::seccomp::compile(&crate::seccomp::Policy::nspawn(plan.capabilities));
+    finish(&mut script, plan.capabilities, &plan.confinement)?;
     script.image = prepared.image()?;
     Ok(script)
 }
 
 /// What comes last in every script, a container's as an exec's.
-pub(crate) fn finish(script: &mut Script, capabilities: u64) {
+///
+/// # Errors
+/// When the confinement was written by another version, which knew other system calls.
+pub(crate) fn finish(
+    script: &mut Script,
+    capabilities: CapSet,
+    confinement: &Confinement,
+) -> Result<(), Error> {
+    let policy = confinement.policy(capabilities);
+    let policy = policy.map_err(|error| Error::new(ErrorKind::Config, error.to_string()))?;
+    script.filter = crate::seccomp::compile(&policy);
     script.push(Op::DefaultSignals, "reset the signals");
     script.push(Op::CloseOnExec, "close inherited descriptors");
+    if let Some(personality) = confinement.personality {
+        script.push(
+            Op::Personality { domain: personality.domain() },
+            "take on the personality of another machine, whose programs this kernel may not run",
+        );
+    }
+    if confinement.no_new_privileges {
+        script.push(Op::NoNewPrivileges, "give up new privileges");
+    }
     // The filter before the capabilities: without NO_NEW_PRIVS it takes CAP_SYS_ADMIN to install one.
     script.push(Op::Filter, "install the seccomp filter");
-    script.push(Op::Capabilities { mask: capabilities }, "set the capabilities");
+    // Before a change of user, which leaves no CAP_SETPCAP.
+    script.push(Op::Bounding { mask: capabilities.bits() }, "limit the capabilities");
+    let (mask, ambient) = (capabilities.bits(), confinement.ambient.bits());
+    script.push(Op::Capabilities { mask, ambient }, "set the capabilities");
     // A change of credentials clears it (prctl(2), PR_SET_PDEATHSIG).
     script.push(Op::DieWithParent, "tie the container to its supervisor");
     script.push(Op::Await, "wait for the network");
     script.push(Op::Exec, "execute the program");
+    Ok(())
 }
 
 fn mounts(script: &mut Script, plan: &Plan, trees: &[Option<OwnedFd>]) -> Result<(), Error> {

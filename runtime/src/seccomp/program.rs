@@ -6,12 +6,15 @@ use libc::sock_filter;
 /// Offsets in `struct seccomp_data` (linux/seccomp.h).
 pub(super) const NUMBER: u32 = 0;
 pub(super) const ARCHITECTURE: u32 = 4;
+/// The lower halves of the arguments, of which no architecture here has the upper ones first.
+pub(super) const ARGUMENTS: [u32; 6] = [16, 24, 32, 40, 48, 56];
 
 const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
 const JUMP: u32 = libc::BPF_JMP | libc::BPF_JA;
 const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 pub(super) const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
 pub(super) const IF_AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
+pub(super) const IF_ANY_BIT: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
 
 /// A conditional jump skips at most 255 instructions; one less leaves room for a second long jump before it.
 const NEAR: usize = 254;

@@ -65,6 +65,16 @@ impl SyscallSet {
         set
     }
 
+    /// The name of a call or a group that `name` is a slip of the keyboard for.
+    pub(super) fn nearest(name: &str) -> Option<&'static str> {
+        let groups = GROUPS.iter().map(|(group, _)| *group).chain(["@known"]);
+        let calls = SYSCALLS.iter().map(|(call, _)| *call);
+        match name.starts_with('@') {
+            true => crate::nearest::nearest(name, groups),
+            false => crate::nearest::nearest(name, calls),
+        }
+    }
+
     /// The calls that a user's `name` means: a system call, or a group with its `@`.
     pub(super) fn named(name: &str) -> Option<SyscallSet> {
         if name == "@known" {

@@ -45,6 +45,7 @@ fn run(program: &[sock_filter], call: &Call) -> u32 {
             0x15 => at += jump(accumulator == k),
             0x25 => at += jump(accumulator > k),
             0x35 => at += jump(accumulator >= k),
+            0x45 => at += jump(accumulator & k != 0),
             0x06 => return k,
             _ => panic!("instruction {code:#x} at {}", at - 1),
         }

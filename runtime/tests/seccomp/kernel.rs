@@ -96,6 +96,29 @@ fn the_kernel_answers_as_the_policy_says() {
     }
 }
 
+#[test]
+fn the_kernel_opens_nothing_synchronously_where_syncs_are_suppressed() {
+    if !may_install() {
+        return;
+    }
+    let open = |flags: i32| {
+        // SAFETY: the path is a C string; what is opened is closed with the thread's table of descriptors.
+        let opened = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_WRONLY | flags) };
+        let error = if opened >= 0 { 0 } else { Error::last_os_error().raw_os_error().unwrap() };
+        // SAFETY: no descriptor has this number, which only a call that is made can find out.
+        (error, unsafe { libc::fsync(-1) })
+    };
+    let (free, bound) = in_a_thread(move || {
+        let mut policy = Policy::nspawn(nspawn_default(true));
+        policy.suppress_sync();
+        let free = open(libc::O_SYNC);
+        assert!(install(&compile(&policy)), "{}", Error::last_os_error());
+        (free, [0, libc::O_SYNC, libc::O_DSYNC, libc::O_APPEND].map(open))
+    });
+    assert_eq!(free, (0, -1));
+    assert_eq!(bound, [(0, 0), (libc::EINVAL, 0), (libc::EINVAL, 0), (0, 0)]);
+}
+
 /// int 0x80, the 32-bit entry of a 64-bit kernel: result, or a negated error.
 #[cfg(target_arch = "x86_64")]
 fn int80(number: u32, args: [u32; 3]) -> i32 {

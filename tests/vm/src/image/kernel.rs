@@ -30,7 +30,6 @@ const LEFT: &[&str] = &[
     "kernel/net/mac80211",
     "kernel/net/openvswitch",
     "kernel/net/rxrpc",
-    "kernel/net/sctp",
     "kernel/net/sunrpc",
     "kernel/net/tipc",
     "kernel/net/wireless",

@@ -32,6 +32,9 @@ const PACKAGES: &[&str] = &[
     "util-linux",
     "procps",
     "strace",
+    "socat",
+    "e2fsprogs",
+    "fdisk",
 ];
 
 /// What building and running the image needs on the host: programs, and the Debian packages that have them.
@@ -56,6 +59,8 @@ const GUEST_FILES: &[(&str, u32, &str)] = &[
     ("etc/hostname", 0o644, "vmhost\n"),
     ("etc/machine-id", 0o444, "0123456789abcdef0123456789abcdef\n"),
     ("etc/fstab", 0o644, ""),
+    // Without this, loading the module makes a bond0.
+    ("etc/modprobe.d/bonding.conf", 0o644, "options bonding max_bonds=0\n"),
 ];
 
 const INITRAMFS_INIT: &str = include_str!("../../guest/initramfs-init");

@@ -12,7 +12,7 @@ use crate::error::{Doing, Error, ErrorKind};
 use crate::host::c_path;
 use crate::instance::State;
 use crate::launch::Launched;
-use crate::prepare::{finish, image};
+use crate::prepare::{Inherited, confine, execute, image};
 use crate::supervisor::{Attached, Terminal};
 use crate::sys::inroot::{self, Make};
 use crate::sys::process::{self, Ended};
@@ -116,9 +116,10 @@ fn script(
     script.push(Op::NewKeyring, "join a new session keyring");
     script.push(Op::ClearGroups, "drop the supplementary groups");
     let path = script.string(&c_path(&command.cwd)?);
-    script.push(Op::Chdir { path }, format!("change to the directory {}", command.cwd.display()));
+    script.push(Op::Chdir { path, must: true }, format!("change to the directory {}", command.cwd.display()));
     let capabilities = CapSet::from_bits(state.capabilities);
-    finish(&mut script, capabilities, &state.confinement)?;
+    confine(&mut script, capabilities, &state.confinement, Inherited::default())?;
+    execute(&mut script, None);
     script.image = image(&command.argv, &command.env)?;
     Ok(script)
 }

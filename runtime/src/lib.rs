@@ -51,6 +51,7 @@ mod host;
 pub mod instance;
 mod launch;
 pub mod nearest;
+mod passwd;
 mod plan;
 mod prepare;
 pub mod rootfs;

@@ -1,9 +1,10 @@
 //! Plan to `Prepared`: every descriptor opened, every tmpfs filled, the child's script complete.
 
+mod account;
 mod script;
 mod tmpfs;
 
-pub(crate) use script::finish;
+pub(crate) use script::{Inherited, confine, execute};
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,8 +13,10 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use crate::child::script::{Image, Script};
+use crate::config::Program;
 use crate::error::{Doing, Error, ErrorKind};
 use crate::host::c_path;
+use crate::passwd::Account;
 use crate::plan::{Entry, MountPlan, Plan, Source};
 use crate::rootfs::{self, Root};
 use crate::sys::mount::{FsContext, MountAttr, mount_setattr, open_tree_clone};
@@ -26,6 +29,8 @@ pub struct Prepared {
     pub(crate) plan: Plan,
     pub(crate) root: Root,
     pub(crate) uuid: [u8; 16],
+    /// Whom the program runs as, unless it is root.
+    account: Option<Account>,
     pub(crate) script: Script,
     /// The detached mount of each of the plan's mounts that we make: the script names them by number.
     trees: Vec<Option<OwnedFd>>,
@@ -47,7 +52,10 @@ impl Prepared {
             Some(uuid) => uuid,
             None => rootfs::random_uuid()?,
         };
+        let account = account::find(&plan, &root)?;
+        check_inherited(plan.listen_fds)?;
         let mut prepared = Prepared {
+            account,
             script: Script::default(),
             trees: Vec::new(),
             notify: None,
@@ -132,7 +140,7 @@ impl Prepared {
         tmpfs::write(run, crate::plan::BOOT_ID, 0o444, &format!("{boot_id}\n")).doing(doing)?;
         tmpfs::write(run, crate::plan::UUID, 0o444, &format!("{uuid}\n")).doing(doing)?;
         self.kernel_log = Some(tmpfs::open_fifo(run, crate::plan::KMSG).doing(doing)?);
-        if self.plan.notify_ready {
+        if self.plan.notify_socket {
             self.notify = Some(tmpfs::notify_socket(run).doing(|| "bind the notify socket".to_owned())?);
         }
         Ok(())
@@ -159,13 +167,39 @@ impl Prepared {
     /// The program with its environment, and the paths to try for it.
     fn image(&self) -> Result<Image, Error> {
         let mut env = self.plan.env.clone();
-        let uuid = rootfs::format_uuid(self.uuid);
-        if !env.iter().any(|(key, _)| key == "container_uuid") {
-            // Behind LOGNAME, where nspawn has it.
-            let place = env.iter().position(|(key, _)| key == "LOGNAME").map_or(env.len(), |at| at + 1);
-            env.insert(place, ("container_uuid".into(), uuid.into()));
+        let mut insert = |key: &str, neighbour: &str, after: usize, value: std::ffi::OsString| {
+            if !env.iter().any(|(k, _)| k == key) {
+                let place = env.iter().position(|(k, _)| k == neighbour).map_or(env.len(), |at| at + after);
+                env.insert(place, (key.into(), value));
+            }
+        };
+        // Where nspawn has them.
+        insert("container_uuid", "LOGNAME", 1, rootfs::format_uuid(self.uuid).into());
+        if let Some(account) = &self.account {
+            insert("HOME", "USER", 0, account.home.clone().into_os_string());
         }
-        image(&self.plan.argv, &env)
+        let named = |candidates: &[&str], name: fn(&str) -> String| {
+            let named = |path: &&str| Ok((c_string(path.as_bytes())?, c_string(name(path).as_bytes())?));
+            let candidates = candidates.iter().map(named).collect::<Result<_, Error>>()?;
+            Ok(Image::named(candidates, c_strings(&self.plan.argv)?, environment(&env)?))
+        };
+        match self.plan.program {
+            Program::Command => image(&self.plan.argv, &env),
+            Program::Init => named(crate::plan::INITS, str::to_owned),
+            Program::Shell => named(crate::plan::SHELLS, |path| path.replace("/bin/", "-")),
+        }
+    }
+}
+
+/// Whether the descriptors that the program is to inherit are there.
+fn check_inherited(number: u32) -> Result<(), Error> {
+    let open = |fd: &u32| Path::new(&format!("/proc/self/fd/{fd}")).symlink_metadata().is_ok();
+    match (3..3 + number).find(|fd| !open(fd)) {
+        None => Ok(()),
+        Some(fd) => Err(Error::new(
+            ErrorKind::Config,
+            format!("cannot pass {number} sockets to the container: descriptor {fd} is not open"),
+        )),
     }
 }
 
@@ -210,12 +244,15 @@ pub(crate) fn image(
             .map(|directory| c_string(&[directory, b"/", program].concat()))
             .collect::<Result<_, _>>()?
     };
-    let argv = argv.iter().map(|argument| c_string(argument.as_bytes())).collect::<Result<_, _>>()?;
-    let envp = env
-        .iter()
-        .map(|(key, value)| c_string(&[key.as_bytes(), b"=", value.as_bytes()].concat()))
-        .collect::<Result<_, _>>()?;
-    Ok(Image::new(candidates, argv, envp))
+    Ok(Image::new(candidates, c_strings(argv)?, environment(env)?))
+}
+
+fn c_strings(strings: &[std::ffi::OsString]) -> Result<Vec<CString>, Error> {
+    strings.iter().map(|string| c_string(string.as_bytes())).collect()
+}
+
+fn environment(env: &[(std::ffi::OsString, std::ffi::OsString)]) -> Result<Vec<CString>, Error> {
+    env.iter().map(|(key, value)| c_string(&[key.as_bytes(), b"=", value.as_bytes()].concat())).collect()
 }
 
 fn c_string(bytes: &[u8]) -> Result<CString, Error> {

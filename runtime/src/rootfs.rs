@@ -1,7 +1,7 @@
 //! The container's root directory on the host: opened once, and every path below it resolved within it.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -98,12 +98,22 @@ impl Root {
     /// The content of a small file below the root; `None` when there is none that can be read.
     #[must_use]
     pub fn read(&self, path: &Path) -> Option<String> {
+        String::from_utf8(self.read_bytes(path, 64 * 1024)?).ok()
+    }
+
+    /// The content of a file below the root that is shorter than `limit`; `None` when there is none that can be read.
+    #[must_use]
+    pub(crate) fn read_bytes(&self, path: &Path, limit: u64) -> Option<Vec<u8>> {
         let found = File::from(self.resolve(path, libc::O_PATH, Make::Nothing).ok()?);
         // Looked at before it is opened: a FIFO that the container put there blocks, and a device may start to do
         // what it does.
-        let small = found.metadata().is_ok_and(|meta| meta.is_file() && meta.size() < 64 * 1024);
-        let open = || File::open(format!("/proc/self/fd/{}", found.as_raw_fd())).ok();
-        small.then(open).flatten().and_then(|file| std::io::read_to_string(file).ok())
+        if !found.metadata().is_ok_and(|meta| meta.is_file() && meta.size() < limit) {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd())).ok()?;
+        file.take(limit).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
     }
 
     /// Performs the preparation steps inside the root, in order.

@@ -5,7 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use netsetup::{Applied, NetFacts, NetworkConfig, NetworkPlan};
 use runtime::instance::{Instance, ProcessId, Record, State};
 use runtime::supervisor::{Attached, Event};
-use runtime::{Cgroup, ContainerConfig, HostFacts, HostPaths, Outcome, Paused, Plan, Prepared, Supervisor};
+use runtime::{
+    Cgroup, ContainerConfig, HostFacts, HostPaths, Outcome, Paused, Plan, Prepared, Program, Supervisor,
+};
 use serde::Serialize;
 
 use super::error::{Error, Result};
@@ -167,7 +169,13 @@ fn state(paused: &Paused, network: Option<&NetworkPlan>) -> Result<State> {
         uuid: runtime::rootfs::format_uuid(prepared.uuid()),
         ready: !plan.notify_ready,
         started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-        program: plan.argv.first().map_or_else(String::new, |p| p.to_string_lossy().into_owned()),
+        program: match plan.program {
+            Program::Command => {
+                plan.argv.first().map_or_else(String::new, |p| p.to_string_lossy().into_owned())
+            }
+            Program::Init => "init".to_owned(),
+            Program::Shell => "shell".to_owned(),
+        },
         capabilities: plan.capabilities.bits(),
         confinement: plan.confinement.clone(),
         addresses: network

@@ -9,6 +9,8 @@
 //!        |<------------ EXEC record ------------|
 //!        |<------------ end of file ------------|  execve succeeded: the channel is close-on-exec
 //!
+//!   with a stub: after GO the child forks and closes its end; the fork, PID 2, sends and executes
+//!
 //!   at any point:  <--- FAILED record, end of file: which op, which call, which error
 //!                  <--- end of file without EXEC: the child was killed
 //!                  ---> end of file instead of GO: the parent died; the child exits
@@ -20,3 +22,4 @@
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod script;
+mod stub;

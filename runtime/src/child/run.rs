@@ -12,10 +12,10 @@ use crate::sys::mount::{
     MountAttr, OPEN_TREE_CLONE,
 };
 
-type Done = Result<(), Failure>;
+pub(super) type Done = Result<(), Failure>;
 
 /// `TIOCSCTTY` (asm-generic/ioctls.h), whose type differs between libcs.
-const TIOCSCTTY: u64 = 0x540e;
+pub(super) const TIOCSCTTY: u64 = 0x540e;
 
 /// Exit status of a child that could not execute its program; the parent goes by the report, not by this.
 const FAILED: i32 = 127;
@@ -72,11 +72,11 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
             call(libc::SYS_sethostname, [address(name), name.count_bytes() as u64, 0, 0, 0])
         }
         Op::NewSession => call(libc::SYS_setsid, [0; 5]),
-        Op::Console { path } => {
+        Op::Console { path, control } => {
             let fd = inroot_open(script, path)?;
-            controlling_terminal(fd)
+            standard_streams(fd, control)
         }
-        Op::Terminal { fd } => controlling_terminal(fd),
+        Op::Terminal { fd } => standard_streams(fd, true),
         // KEYCTL_JOIN_SESSION_KEYRING without a name. ENOSYS where the kernel was built without keyrings.
         Op::NewKeyring => ignore(call(libc::SYS_keyctl, [1, 0, 0, 0, 0]), &[libc::ENOSYS, libc::EPERM]),
         Op::Limit { resource, soft, hard } => {
@@ -89,12 +89,17 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
         Op::DefaultSignals => default_signals(),
         Op::Filter => install_filter(&script.filter),
         Op::Bounding { mask } => set_bounding(mask),
+        Op::Home { path, uid, gid } => make_home(script, path, [uid, gid]),
+        Op::SetUser { uid, gid, terminal } => set_user(script, [uid, gid], terminal),
         Op::Capabilities { mask, ambient } => set_capabilities(mask, ambient),
         Op::Personality { domain } => set_personality(domain),
         Op::NoNewPrivileges => call(libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS as u64, 1, 0, 0, 0]),
-        Op::Chdir { path } => call(libc::SYS_chdir, [address(script.get(path)), 0, 0, 0, 0]),
-        // 4 is CLOSE_RANGE_CLOEXEC.
-        Op::CloseOnExec => call(libc::SYS_close_range, [3, u64::from(u32::MAX), 4, 0, 0]),
+        Op::Chdir { path, must } => {
+            let result = call(libc::SYS_chdir, [address(script.get(path)), 0, 0, 0, 0]);
+            if must { result } else { Ok(()) }
+        }
+        Op::CloseOnExec { inherited } => close_on_exec(inherited),
+        Op::Stub(stub) => super::stub::fork(script, &stub),
         Op::Exec => exec(script, channel),
     }
 }
@@ -180,8 +185,10 @@ fn inroot_open(script: &Script, path: super::script::Str) -> Result<RawFd, Failu
     inroot::open(script.root, script.get(path), flags, inroot::Make::Nothing, false)
 }
 
-fn controlling_terminal(fd: RawFd) -> Done {
-    call(libc::SYS_ioctl, [fd as u64, TIOCSCTTY, 0, 0, 0])?;
+fn standard_streams(fd: RawFd, control: bool) -> Done {
+    if control {
+        call(libc::SYS_ioctl, [fd as u64, TIOCSCTTY, 0, 0, 0])?;
+    }
     for standard in 0..3u64 {
         call(libc::SYS_dup3, [fd as u64, standard, 0, 0, 0])?;
     }
@@ -290,13 +297,61 @@ fn set_personality(domain: u64) -> Done {
     call(libc::SYS_personality, [current as u32 as u64 & !0xff | domain, 0, 0, 0, 0])
 }
 
+/// As nspawn: one that is missing is made, and belongs to the user; whatever else is there stays as it is. A root that
+/// cannot be written to has none.
+fn make_home(script: &Script, path: super::script::Str, [uid, gid]: [u32; 2]) -> Done {
+    let (path, flags) = (script.get(path), libc::O_PATH | libc::O_CLOEXEC);
+    let open = |make| inroot::open(script.root, path, flags, make, true);
+    match open(inroot::Make::Nothing) {
+        Ok(fd) => {
+            close(fd);
+            return Ok(());
+        }
+        Err(failure) if failure.errno == libc::ENOENT => {}
+        Err(_) => return Ok(()),
+    }
+    let home = match open(inroot::Make::Directory(0o755)) {
+        // A dangling symlink; or a file on the way.
+        Err(failure) if matches!(failure.errno, libc::EROFS | libc::EEXIST | libc::ENOTDIR) => return Ok(()),
+        result => result?,
+    };
+    let arguments = [home as u64, address(c""), u64::from(uid), u64::from(gid), libc::AT_EMPTY_PATH as u64];
+    let result = call(libc::SYS_fchownat, arguments);
+    close(home);
+    result
+}
+
+fn set_user(script: &Script, [uid, gid]: [u32; 2], terminal: bool) -> Done {
+    let (user, group) = (u64::from(uid), u64::from(gid));
+    for standard in 0..if terminal { 3u64 } else { 0 } {
+        // So that the program can open its terminal by name.
+        let _ = call(libc::SYS_fchown, [standard, user, group, 0, 0]);
+    }
+    // What of the permitted set is wanted is chosen afterwards.
+    prctl(libc::PR_SET_KEEPCAPS, 1)?;
+    let groups = &script.groups;
+    call(libc::SYS_setgroups, [groups.len() as u64, groups.as_ptr() as u64, 0, 0, 0])?;
+    call(libc::SYS_setresgid, [group, group, group, 0, 0])?;
+    call(libc::SYS_setresuid, [user, user, user, 0, 0])
+}
+
+fn close_on_exec(inherited: u32) -> Done {
+    let first = 3 + u64::from(inherited);
+    // 4 is CLOSE_RANGE_CLOEXEC.
+    call(libc::SYS_close_range, [first, u64::from(u32::MAX), 4, 0, 0])?;
+    for descriptor in 3..first {
+        call(libc::SYS_fcntl, [descriptor, libc::F_SETFD as u64, 0, 0, 0])?;
+    }
+    Ok(())
+}
+
 fn exec(script: &Script, channel: RawFd) -> Done {
     send(channel, Report::Exec);
     let image = &script.image;
     let mut failure = Failure { call: libc::SYS_execve as i32, errno: libc::ENOENT };
-    for path in image.candidates() {
+    for (index, path) in image.candidates().iter().enumerate() {
         // SAFETY: `path` and the entries of both NULL-terminated arrays are C strings owned by `image`.
-        unsafe { libc::execve(path.as_ptr(), image.argv(), image.envp()) };
+        unsafe { libc::execve(path.as_ptr(), image.argv(index), image.envp()) };
         let last = Failure::last(libc::SYS_execve);
         // As a shell: what is not there is passed over, what may not be executed is remembered.
         match last.errno {
@@ -332,11 +387,11 @@ fn address(string: &CStr) -> u64 {
     string.as_ptr() as u64
 }
 
-fn call(number: libc::c_long, arguments: [u64; 5]) -> Done {
+pub(super) fn call(number: libc::c_long, arguments: [u64; 5]) -> Done {
     value(number, arguments).map(|_| ())
 }
 
-fn value(number: libc::c_long, a: [u64; 5]) -> Result<RawFd, Failure> {
+pub(super) fn value(number: libc::c_long, a: [u64; 5]) -> Result<RawFd, Failure> {
     // SAFETY: every pointer among the arguments comes from a live reference of the caller, and the kernel keeps none.
     let result = unsafe { libc::syscall(number, a[0], a[1], a[2], a[3], a[4], 0u64) };
     if result < 0 { Err(Failure::last(number)) } else { Ok(result as RawFd) }

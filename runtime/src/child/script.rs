@@ -56,8 +56,9 @@ pub(crate) enum Op {
     Hostname { name: Str },
     /// A session of our own, without a controlling terminal.
     NewSession,
-    /// Make `/dev/console` the controlling terminal and standard input, output and error.
-    Console { path: Str },
+    /// Make `/dev/console` standard input, output and error, and the controlling terminal unless a stub's program is
+    /// to have it.
+    Console { path: Str, control: bool },
     /// The same for a terminal that is open already.
     Terminal { fd: RawFd },
     /// A session keyring of our own instead of the administrator's.
@@ -76,6 +77,11 @@ pub(crate) enum Op {
     Filter,
     /// Bounding set to this mask.
     Bounding { mask: u64 },
+    /// Make a user's home where it is missing.
+    Home { path: Str, uid: u32, gid: u32 },
+    /// Become a user with the script's supplementary groups; `terminal` says that standard input, output and error are
+    /// the container's own, and become the user's.
+    SetUser { uid: u32, gid: u32, terminal: bool },
     /// Effective, permitted and inheritable set to `mask`, or to `ambient` for another user than root, and ambient
     /// set to `ambient`.
     Capabilities { mask: u64, ambient: u64 },
@@ -83,12 +89,34 @@ pub(crate) enum Op {
     Personality { domain: u64 },
     /// No privileges by exec.
     NoNewPrivileges,
-    /// Change the working directory.
-    Chdir { path: Str },
-    /// Mark every descriptor from 3 up close-on-exec.
-    CloseOnExec,
+    /// Change the working directory; where it need not be, what fails changes nothing.
+    Chdir { path: Str, must: bool },
+    /// Mark every descriptor from 3 up close-on-exec, but for the first ones, which the program inherits.
+    CloseOnExec { inherited: u32 },
+    /// Fork: the stub stays PID 1, and the script goes on in PID 2.
+    Stub(Stub),
     /// Execute the script's program.
     Exec,
+}
+
+/// What the stub that is PID 1 must know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stub {
+    /// Whether the program gets the console as its controlling terminal.
+    pub(crate) terminal: bool,
+    /// Where in memory our command line is, which the container is not to see.
+    pub(crate) arguments: (u64, u64),
+    /// Where our environment is.
+    pub(crate) environment: (u64, u64),
+    /// What is shown in its place, NULs included.
+    pub(crate) shown: Bytes,
+}
+
+/// Bytes in a script's arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bytes {
+    at: u32,
+    length: u32,
 }
 
 /// The program to execute.
@@ -98,7 +126,8 @@ pub(crate) struct Image {
     candidates: Vec<CString>,
     argv: Vec<CString>,
     envp: Vec<CString>,
-    argv_pointers: Vec<*const libc::c_char>,
+    /// One for all candidates, or one for each.
+    argv_pointers: Vec<Vec<*const libc::c_char>>,
     envp_pointers: Vec<*const libc::c_char>,
 }
 
@@ -109,12 +138,25 @@ unsafe impl Send for Image {}
 unsafe impl Sync for Image {}
 
 impl Image {
+    /// A program that is told the name it was given.
     pub(crate) fn new(candidates: Vec<CString>, argv: Vec<CString>, envp: Vec<CString>) -> Image {
-        // A CString's bytes do not move when the vector that holds it does.
-        let pointers = |strings: &[CString]| {
-            strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>()
-        };
-        let (argv_pointers, envp_pointers) = (pointers(&argv), pointers(&envp));
+        let argv_pointers = vec![pointers(argv.iter())];
+        let envp_pointers = pointers(envp.iter());
+        Image { candidates, argv, envp, argv_pointers, envp_pointers }
+    }
+
+    /// A program that is told, before its arguments, a name that goes with the path it was found at.
+    pub(crate) fn named(
+        candidates: Vec<(CString, CString)>,
+        arguments: Vec<CString>,
+        envp: Vec<CString>,
+    ) -> Image {
+        let (candidates, names): (Vec<_>, Vec<_>) = candidates.into_iter().unzip();
+        let argv_pointers =
+            names.iter().map(|name| pointers(std::iter::once(name).chain(&arguments))).collect();
+        let envp_pointers = pointers(envp.iter());
+        // The names first: they are what an error calls the program.
+        let argv = names.into_iter().chain(arguments).collect();
         Image { candidates, argv, envp, argv_pointers, envp_pointers }
     }
 
@@ -127,10 +169,10 @@ impl Image {
         self.argv.first().map_or("".into(), |program| program.to_string_lossy())
     }
 
-    /// NULL-terminated array for execve.
-    pub(crate) fn argv(&self) -> *const *const libc::c_char {
-        debug_assert_eq!(self.argv.len() + 1, self.argv_pointers.len());
-        self.argv_pointers.as_ptr()
+    /// NULL-terminated array for execve of the candidate with this index.
+    pub(crate) fn argv(&self, candidate: usize) -> *const *const libc::c_char {
+        let argv = self.argv_pointers.get(candidate).or(self.argv_pointers.first());
+        argv.map_or(std::ptr::null(), |argv| argv.as_ptr())
     }
 
     /// NULL-terminated array for execve.
@@ -138,6 +180,11 @@ impl Image {
         debug_assert_eq!(self.envp.len() + 1, self.envp_pointers.len());
         self.envp_pointers.as_ptr()
     }
+}
+
+/// A NULL-terminated array for execve. A CString's bytes do not move when the vector that holds it does.
+fn pointers<'a>(strings: impl Iterator<Item = &'a CString>) -> Vec<*const libc::c_char> {
+    strings.map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
 }
 
 /// What an operation is for. Most are never put into words: that would be a good part of the start.
@@ -174,6 +221,8 @@ pub(crate) struct Script {
     pub(crate) filter: Vec<libc::sock_filter>,
     /// The program.
     pub(crate) image: Image,
+    /// Supplementary groups of the user that it runs as.
+    pub(crate) groups: Vec<u32>,
     strings: Vec<u8>,
 }
 
@@ -200,6 +249,19 @@ impl Script {
         let at = self.strings.len() as u32;
         self.strings.extend_from_slice(string.to_bytes_with_nul());
         Str(at)
+    }
+
+    /// Puts bytes into the arena.
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> Bytes {
+        let at = self.strings.len() as u32;
+        self.strings.extend_from_slice(bytes);
+        Bytes { at, length: bytes.len() as u32 }
+    }
+
+    /// The bytes; none when they are none of this script's.
+    pub(crate) fn bytes(&self, bytes: Bytes) -> &[u8] {
+        let begin = bytes.at as usize;
+        self.strings.get(begin..begin + bytes.length as usize).unwrap_or_default()
     }
 
     /// The string; empty when it is none of this script's.

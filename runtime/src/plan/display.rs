@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::mounts::{Attributes, Entry, MountPlan, Source};
 use super::{Confinement, DevicePolicy, Plan};
-use crate::config::{Network, Personality, Preparation};
+use crate::config::{Network, Personality, Preparation, Program};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,12 +34,32 @@ impl fmt::Display for Plan {
             .collect();
         section(f, "environment", &env)?;
         section(f, "warnings", &self.warnings)?;
-        let argv: Vec<_> = self.argv.iter().map(|argument| argument.to_string_lossy()).collect();
-        write!(f, "└─ exec {}", argv.join(" "))
+        if let Some(user) = &self.user {
+            writeln!(f, "├─ user {user} of the container's /etc/passwd")?;
+        }
+        if let Some(cwd) = &self.cwd {
+            writeln!(f, "├─ directory {}", cwd.display())?;
+        }
+        if self.as_pid2 {
+            writeln!(f, "├─ a stub as PID 1")?;
+        }
+        write!(f, "└─ exec {}", self.program_line())
     }
 }
 
 impl Plan {
+    /// The program and its arguments, as far as the plan knows them.
+    #[must_use]
+    pub fn program_line(&self) -> String {
+        let program = match self.program {
+            Program::Command => None,
+            Program::Init => Some(format!("the first of {}", super::INITS.join(", "))),
+            Program::Shell => Some(format!("the first of {}, as a login shell", super::SHELLS.join(", "))),
+        };
+        let argv = self.argv.iter().map(|argument| argument.to_string_lossy().into_owned());
+        program.into_iter().chain(argv).collect::<Vec<_>>().join(" ")
+    }
+
     fn cgroup_lines(&self) -> Vec<String> {
         let cgroup = &self.cgroup;
         let mut lines = vec![format!(

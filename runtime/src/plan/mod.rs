@@ -14,7 +14,7 @@ use serde::Serialize;
 
 pub use cgroup::{CgroupPlan, DevicePolicy};
 pub use confinement::Confinement;
-pub(crate) use identity::DEFAULT_PATH;
+pub(crate) use identity::{DEFAULT_PATH, INITS, SHELLS};
 pub use limits::Limit;
 pub use mounts::{Attributes, Entry, MountPlan, Source};
 pub(crate) use mounts::{BOOT_ID, KMSG, NOTIFY, UUID};
@@ -43,10 +43,18 @@ pub struct Plan {
     pub uuid: Option<[u8; 16]>,
     /// Environment of PID 1, complete but for `container_uuid`.
     pub env: Vec<(OsString, OsString)>,
-    /// Program and arguments.
+    /// What is executed.
+    pub program: Program,
+    /// Program and arguments; only the arguments when `program` is not [`Program::Command`].
     pub argv: Vec<OsString>,
-    /// Working directory inside the container.
-    pub cwd: PathBuf,
+    /// Working directory inside the container; `/`, or for a login shell the user's home, when absent.
+    pub cwd: Option<PathBuf>,
+    /// The user that the program runs as; root when absent.
+    pub user: Option<String>,
+    /// Whether the program is PID 2, and PID 1 a stub.
+    pub as_pid2: bool,
+    /// Number of descriptors from 3 on that the program inherits.
+    pub listen_fds: u32,
     /// Bounding, effective, permitted and inheritable capabilities.
     pub capabilities: CapSet,
     /// What else PID 1 and every command of `exec` are held to.
@@ -61,6 +69,8 @@ pub struct Plan {
     pub stop_signal: i32,
     /// Whether PID 1 says itself when it is ready.
     pub notify_ready: bool,
+    /// Whether there is a socket for it to say anything.
+    pub notify_socket: bool,
     /// What the machine forbids, and what is done instead; for the user, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -102,6 +112,7 @@ impl Plan {
         unsupported(config)?;
         check_name(&config.name)?;
         check_payload(&config.payload)?;
+        check_manager(&config.manager)?;
         if !config.rootfs.is_absolute() {
             return Err(Error::new(
                 ErrorKind::Config,
@@ -132,8 +143,12 @@ impl Plan {
             hostname: config.hostname.clone().unwrap_or_else(|| config.name.clone()),
             uuid: config.uuid,
             env: identity::environment(config, host),
+            program: config.payload.program,
             argv: config.payload.argv.clone(),
-            cwd: config.payload.cwd.clone().unwrap_or_else(|| PathBuf::from("/")),
+            cwd: config.payload.cwd.clone(),
+            user: config.payload.user.clone(),
+            as_pid2: config.payload.as_pid2,
+            listen_fds: config.payload.listen_fds,
             capabilities,
             confinement: confinement::plan(config, capabilities)?,
             limits: limits::plan(host, &mut warnings),
@@ -141,6 +156,7 @@ impl Plan {
             console: config.console,
             stop_signal: config.stop_signal,
             notify_ready: config.notify_ready,
+            notify_socket: config.notify_ready || config.notify_socket,
             warnings,
         })
     }
@@ -164,7 +180,6 @@ fn unsupported(config: &ContainerConfig) -> Result<(), Error> {
         Mount::Tmpfs { .. } => false,
         _ => true,
     };
-    let payload = &config.payload;
     let asked = [
         (
             "an image, a template, or a volatile, ephemeral or read-only root",
@@ -178,13 +193,7 @@ fn unsupported(config: &ContainerConfig) -> Result<(), Error> {
         ("limits of the control group", config.resources != Resources::default()),
         ("what is taken over from the host", config.integration != Integration::default()),
         ("this view of the kernel", config.kernel_view != KernelView::default()),
-        ("a program by its part", payload.program != Program::Command),
-        ("a notify socket that nobody waits for", config.notify_socket && !config.notify_ready),
-        ("another user than root", payload.user.is_some()),
-        ("a stub as PID 1", payload.as_pid2),
-        ("inherited sockets", payload.listen_fds > 0),
         ("a network namespace by its path", matches!(config.network, Network::Join(_))),
-        ("this console", config.console == Console::Passive),
     ];
     match asked.iter().find(|(_, asked)| *asked) {
         None => Ok(()),
@@ -221,11 +230,42 @@ pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     Err(Error::new(ErrorKind::Config, format!("the container name {name:?} {fault}")))
 }
 
+/// Descriptors that a process can have at most (`fs.nr_open`).
+const MOST_SOCKETS: u32 = 1 << 20;
+
+/// It is a variable and a line of a file inside.
+fn check_manager(manager: &str) -> Result<(), Error> {
+    if !manager.is_empty() && !manager.contains(|c: char| c.is_control()) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Config,
+        format!(
+            "{manager:?} cannot be the name of the container's manager: it is empty or has control characters"
+        ),
+    ))
+}
+
 fn check_payload(payload: &Payload) -> Result<(), Error> {
     let fault = |what: &str| Err(Error::new(ErrorKind::Config, what.to_owned()));
     let nul = |s: &OsString| s.as_encoded_bytes().contains(&0);
     if payload.program == Program::Command && payload.argv.first().is_none_or(|program| program.is_empty()) {
         return fault("no program to run was given; name one after `--`");
+    }
+    if payload.program == Program::Shell && !payload.argv.is_empty() {
+        return fault("a login shell takes no arguments; name the program that is to get them");
+    }
+    if payload.as_pid2 && payload.program == Program::Init {
+        return fault("an init must be PID 1; leave the stub out, or name another program");
+    }
+    if payload.user.as_deref().is_some_and(|user| user.is_empty() || user.contains([':', '/', '\n', '\0'])) {
+        return fault("the user to run the program as is neither a name nor a number");
+    }
+    if payload.user.is_some() && payload.program == Program::Init {
+        return fault("an init cannot do its work as another user than root; leave the user out");
+    }
+    if payload.listen_fds > MOST_SOCKETS {
+        return fault("more sockets are to be passed to the container than a process can hold");
     }
     if payload.argv.iter().any(nul) || payload.env.iter().any(|(k, v)| nul(k) || nul(v)) {
         return fault("an argument or environment variable holds a NUL byte, which execve cannot pass");

@@ -6,12 +6,14 @@ use std::path::Path;
 
 use super::Prepared;
 use crate::caps::CapSet;
-use crate::child::script::{Op, Purpose, Script, Target};
-use crate::config::Console;
-use crate::error::{Error, ErrorKind};
+use crate::child::script::{Op, Purpose, Script, Stub, Target};
+use crate::config::{Console, Program};
+use crate::error::{Doing, Error, ErrorKind};
 use crate::host::c_path;
+use crate::passwd::Account;
 use crate::plan::{BOOT_ID, Confinement, KMSG, Plan, Source};
 use crate::sys::inroot::Make;
+use crate::sys::process;
 
 /// The whole script. The order within it is the one that makes it work; each step says why it stands where it does.
 pub(super) fn assemble(prepared: &Prepared, trees: &[Option<OwnedFd>]) -> Result<Script, Error> {
@@ -25,10 +27,12 @@ pub(super) fn assemble(prepared: &Prepared, trees: &[Option<OwnedFd>]) -> Result
     let name = script.string(&c_text(&plan.hostname)?);
     script.push(Op::Hostname { name }, format!("set the hostname to {}", plan.hostname));
     script.push(Op::NewSession, "start a session");
-    if plan.console != Console::Pipe {
+    let terminal = plan.console != Console::Pipe;
+    if terminal {
         // After the pivot, so that /proc/1/fd shows /dev/console.
         let path = script.string(c"dev/console");
-        script.push(Op::Console { path }, "open /dev/console");
+        let control = !plan.as_pid2;
+        script.push(Op::Console { path, control }, "open /dev/console");
     }
     script.push(Op::NewKeyring, "join a new session keyring");
     script.push(Op::ClearGroups, "drop the supplementary groups");
@@ -36,27 +40,46 @@ pub(super) fn assemble(prepared: &Prepared, trees: &[Option<OwnedFd>]) -> Result
         let op = Op::Limit { resource: limit.resource, soft: limit.soft, hard: limit.hard };
         script.push(op, format!("set the limit {}", limit.name));
     }
-    let path = script.string(&c_path(&plan.cwd)?);
-    script.push(Op::Chdir { path }, format!("change to the directory {}", plan.cwd.display()));
-    finish(&mut script, plan.capabilities, &plan.confinement)?;
+    let user = prepared.account.as_ref().map(|account| (account, terminal));
+    let inherited = Inherited { descriptors: plan.listen_fds, user };
+    confine(&mut script, plan.capabilities, &plan.confinement, inherited)?;
+    // As the user: root may enter directories that the program could not.
+    chdir(&mut script, prepared)?;
     script.image = prepared.image()?;
+    let stub = plan.as_pid2.then(|| stub(&mut script, prepared, terminal)).transpose()?;
+    execute(&mut script, stub);
     Ok(script)
 }
 
-/// What comes last in every script, a container's as an exec's.
+/// What a program is not separated from: all but nothing by default.
+#[derive(Debug, Default)]
+pub(crate) struct Inherited<'a> {
+    /// Number of descriptors from 3 on.
+    descriptors: u32,
+    /// Whom it runs as, root unless given, and whether standard input, output and error are to become that user's.
+    user: Option<(&'a Account, bool)>,
+}
+
+/// What every script does before its program may run, a container's as an exec's.
 ///
 /// # Errors
 /// When the confinement was written by another version, which knew other system calls.
-pub(crate) fn finish(
+pub(crate) fn confine(
     script: &mut Script,
     capabilities: CapSet,
     confinement: &Confinement,
+    inherited: Inherited<'_>,
 ) -> Result<(), Error> {
     let policy = confinement.policy(capabilities);
     let policy = policy.map_err(|error| Error::new(ErrorKind::Config, error.to_string()))?;
     script.filter = crate::seccomp::compile(&policy);
+    if let Some((account, _)) = inherited.user {
+        let path = script.string(&relative(&account.home)?);
+        let op = Op::Home { path, uid: account.uid, gid: account.gid };
+        script.push(op, format!("make the home directory {}", account.home.display()));
+    }
     script.push(Op::DefaultSignals, "reset the signals");
-    script.push(Op::CloseOnExec, "close inherited descriptors");
+    script.push(Op::CloseOnExec { inherited: inherited.descriptors }, "close inherited descriptors");
     if let Some(personality) = confinement.personality {
         script.push(
             Op::Personality { domain: personality.domain() },
@@ -70,13 +93,49 @@ pub(crate) fn finish(
     script.push(Op::Filter, "install the seccomp filter");
     // Before a change of user, which leaves no CAP_SETPCAP.
     script.push(Op::Bounding { mask: capabilities.bits() }, "limit the capabilities");
+    if let Some((Account { uid, gid, groups, .. }, terminal)) = inherited.user {
+        script.groups.clone_from(groups);
+        let op = Op::SetUser { uid: *uid, gid: *gid, terminal };
+        script.push(op, format!("become user {uid} in group {gid}"));
+    }
     let (mask, ambient) = (capabilities.bits(), confinement.ambient.bits());
     script.push(Op::Capabilities { mask, ambient }, "set the capabilities");
     // A change of credentials clears it (prctl(2), PR_SET_PDEATHSIG).
     script.push(Op::DieWithParent, "tie the container to its supervisor");
-    script.push(Op::Await, "wait for the network");
-    script.push(Op::Exec, "execute the program");
     Ok(())
+}
+
+/// What comes last in every script.
+pub(crate) fn execute(script: &mut Script, stub: Option<Stub>) {
+    script.push(Op::Await, "wait for the network");
+    if let Some(stub) = stub {
+        script.push(Op::Stub(stub), "fork the program from its stub");
+    }
+    script.push(Op::Exec, "execute the program");
+}
+
+fn chdir(script: &mut Script, prepared: &Prepared) -> Result<(), Error> {
+    let plan = &prepared.plan;
+    let home = || prepared.account.as_ref().map_or(Path::new("/root"), |account| &account.home);
+    let (path, must) = match &plan.cwd {
+        Some(path) => (path.as_path(), true),
+        // As nspawn, and login: a shell without its home is better than none.
+        None if plan.program == Program::Shell => (home(), false),
+        None => return Ok(()),
+    };
+    let string = script.string(&c_path(path)?);
+    script.push(Op::Chdir { path: string, must }, format!("change to the directory {}", path.display()));
+    Ok(())
+}
+
+fn stub(script: &mut Script, prepared: &Prepared, terminal: bool) -> Result<Stub, Error> {
+    let doing = || "find our own command line in memory".to_owned();
+    let (arguments, environment) = process::own_strings().doing(doing)?;
+    let shown = prepared.plan.env.iter().find(|(key, _)| key == "container");
+    let manager = shown.map(|(_, value)| value.to_string_lossy()).unwrap_or_default();
+    let uuid = crate::rootfs::format_uuid(prepared.uuid);
+    let shown = script.put(format!("container={manager}\0container_uuid={uuid}\0").as_bytes());
+    Ok(Stub { terminal, arguments, environment, shown })
 }
 
 fn mounts(script: &mut Script, plan: &Plan, trees: &[Option<OwnedFd>]) -> Result<(), Error> {
@@ -155,7 +214,6 @@ fn remove(script: &mut Script, name: &str) {
 
 /// A mount point of the kind of what is mounted.
 fn make_for(tree: &OwnedFd) -> Result<Make, Error> {
-    use crate::error::Doing;
     let stat = nix::sys::stat::fstat(tree).doing(|| "stat a bind mount's source".to_owned())?;
     let directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
     Ok(if directory { Make::Directory(0o755) } else { Make::File(0o644) })

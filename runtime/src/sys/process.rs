@@ -119,3 +119,18 @@ pub fn pass_credentials(socket: BorrowedFd<'_>) -> Result<()> {
     check(result.into(), "setsockopt", || "SO_PASSCRED".to_owned())?;
     Ok(())
 }
+
+/// Where in this process's memory its command line and its environment are: begin and end of each.
+///
+/// # Errors
+/// When /proc is not mounted.
+pub fn own_strings() -> std::io::Result<((u64, u64), (u64, u64))> {
+    let stat = super::fd::read_kernel_file(std::path::Path::new("/proc/self/stat"))?;
+    // The second field is the name, in parentheses, and may hold anything; the four are fields 48 to 51.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+    let addresses: Vec<u64> = fields.skip(45).take(4).filter_map(|field| field.parse().ok()).collect();
+    match addresses.as_slice() {
+        [a, b, c, d] => Ok(((*a, *b), (*c, *d))),
+        _ => Err(std::io::ErrorKind::InvalidData.into()),
+    }
+}

@@ -281,7 +281,7 @@ fn dev(mounts: &mut Vec<MountPlan>, config: &ContainerConfig) {
 fn run(mounts: &mut Vec<MountPlan>, config: &ContainerConfig, host: &HostFacts) {
     let mut entries = vec![
         directory("host", 0o755),
-        file("host/container-manager", 0o444, "systemd-nspawn\n"),
+        file("host/container-manager", 0o444, &format!("{}\n", config.manager)),
         file("host/os-release", 0o444, ""),
         directory("host/incoming", 0o600),
         directory("host/inaccessible", 0o755),
@@ -294,7 +294,7 @@ fn run(mounts: &mut Vec<MountPlan>, config: &ContainerConfig, host: &HostFacts) 
         let path = Path::new("host/inaccessible").join(name);
         entries.push(Entry::Device { path, mode: 0, block, major: 0, minor: 0 });
     }
-    if config.notify_ready {
+    if config.notify_ready || config.notify_socket {
         // Root inside may write, and only PID 1 is believed; nspawn's mode (v256).
         entries.push(Entry::Socket { path: NOTIFY.into(), mode: 0o200 });
     }

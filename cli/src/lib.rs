@@ -38,6 +38,7 @@ pub mod doctor;
 pub mod env_file;
 pub mod exit;
 pub mod forward;
+pub mod listen_fds;
 pub mod lookup;
 pub use runtime::nearest;
 pub mod nixos_boot;

@@ -155,7 +155,6 @@ impl Image {
         let argv_pointers =
             names.iter().map(|name| pointers(std::iter::once(name).chain(&arguments))).collect();
         let envp_pointers = pointers(envp.iter());
-        // The names first: they are what an error calls the program.
         let argv = names.into_iter().chain(arguments).collect();
         Image { candidates, argv, envp, argv_pointers, envp_pointers }
     }
@@ -164,9 +163,13 @@ impl Image {
         &self.candidates
     }
 
-    /// The program's name as it was given.
-    pub(crate) fn program(&self) -> Cow<'_, str> {
-        self.argv.first().map_or("".into(), |program| program.to_string_lossy())
+    /// The program's name as it was given, or all the places where it is looked for.
+    pub(crate) fn program(&self) -> String {
+        if self.argv_pointers.len() > 1 {
+            let places: Vec<_> = self.candidates.iter().map(|path| path.to_string_lossy()).collect();
+            return format!("one of {}", places.join(", "));
+        }
+        self.argv.first().map_or_else(String::new, |program| program.to_string_lossy().into_owned())
     }
 
     /// NULL-terminated array for execve of the candidate with this index.

@@ -46,6 +46,7 @@ fn mask(signals: u64) -> Done {
 fn serve(script: &Script, stub: &Stub, program: RawFd) -> ! {
     // The channel too: the parent waits for its end to know that the program was executed.
     let _ = call(libc::SYS_close_range, [3, u64::from(u32::MAX), 0, 0, 0]);
+    announce();
     disguise(script, stub);
     let mut goal = Goal::Run;
     let mut deadline = i64::MAX;
@@ -82,11 +83,27 @@ fn reap() -> Option<(RawFd, Option<i32>)> {
     (pid != 0).then_some((pid, (info.si_code == libc::CLD_EXITED).then_some(status)))
 }
 
+/// Offsets from SIGRTMIN of the signals that ask for an end: halt, power off, reboot and kexec, each twice.
+const ENDS: [i32; 8] = [3, 4, 5, 6, 13, 14, 15, 16];
+
+/// Gives the signals that mean something a handler, which never runs because they are blocked and waited for: by it
+/// /proc tells our supervisor that they are not lost. (While they are waited for, they do not count as blocked.)
+fn announce() {
+    extern "C" fn never(_: libc::c_int) {}
+    let handler: extern "C" fn(libc::c_int) = never;
+    // The kernel's `struct sigaction`: the handler first, no flags, nothing blocked.
+    let action = [handler as usize as u64, 0, 0, 0];
+    for signal in ENDS.into_iter().map(|offset| RTMIN + offset).chain([libc::SIGINT]) {
+        let arguments = [signal as u64, action.as_ptr() as u64, 0, SIGSET, 0];
+        let _ = call(libc::SYS_rt_sigaction, arguments);
+    }
+}
+
 /// Waits for one of the signals that mean something: 0 when there was none.
 fn wait(deadline: i64, now: i64) -> i32 {
     let bit = |signal: i32| 1u64 << (signal - 1);
     let mut signals = bit(libc::SIGCHLD) | bit(libc::SIGINT);
-    for offset in [3, 4, 5, 6, 13, 14, 15, 16] {
+    for offset in ENDS {
         signals |= bit(RTMIN + offset);
     }
     let left = libc::timespec { tv_sec: (deadline - now).min(PATIENCE) as _, tv_nsec: 0 };

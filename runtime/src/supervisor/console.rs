@@ -126,10 +126,16 @@ impl<'a> Forward<'a> {
         }
     }
 
-    /// Gives the console the size of the caller's terminal.
+    /// Gives the console the size of the caller's terminal, or where that is none the one that the environment claims:
+    /// a terminal of no size at all confuses programs.
     pub(super) fn resize(&self) {
-        if let (Some(master), Some(output)) = (self.master, &self.output) {
-            pty::copy_window_size(output.as_fd(), master);
+        let Some(master) = self.master else { return };
+        if !self.output.as_ref().is_some_and(|output| pty::copy_window_size(output.as_fd(), master)) {
+            let claimed = |name, default| {
+                let value = std::env::var(name).ok().and_then(|text| text.parse().ok());
+                value.filter(|size| *size > 0).unwrap_or(default)
+            };
+            pty::set_window_size(master, claimed("LINES", 24), claimed("COLUMNS", 80));
         }
     }
 

@@ -116,7 +116,7 @@ pub struct Supervisor {
     stop_signal: i32,
     notify: Option<UnixDatagram>,
     console: Option<OwnedFd>,
-    interactive: bool,
+    mode: Console,
     /// Keeps the writers of /dev/kmsg's stand-in from a hang-up.
     _kernel_log: Option<OwnedFd>,
     stopper: Stopper,
@@ -140,7 +140,7 @@ impl Supervisor {
             cgroup,
             uuid: prepared.uuid,
             stop_signal: prepared.plan.stop_signal,
-            interactive: prepared.plan.console == Console::Interactive,
+            mode: prepared.plan.console,
             notify: prepared.notify,
             console: prepared.console,
             _kernel_log: prepared.kernel_log,
@@ -184,7 +184,9 @@ impl Supervisor {
     /// # Errors
     /// When polling or waiting fails; the container is killed then.
     pub fn run(mut self, attached: &Attached<'_>, mut on_event: impl FnMut(Event)) -> Result<End, Error> {
-        let mut forward = Forward::new(self.console.as_ref(), self.interactive, attached)?;
+        // A passive console is kept and not read: who writes to it waits once the terminal is full, as under nspawn.
+        let console = self.console.as_ref().filter(|_| self.mode != Console::Passive);
+        let mut forward = Forward::new(console, self.mode == Console::Interactive, attached)?;
         let mut stop = Stop::new(self.stop_signal, attached.grace);
         loop {
             let ready = self.poll(attached, &forward, stop.timeout())?;

@@ -57,16 +57,26 @@ pub fn peer(master: BorrowedFd<'_>) -> Result<OwnedFd> {
 
 static UNLOCKED: libc::c_int = 0;
 
-/// Gives the terminal `to` the window size of the terminal `from`. A terminal without a size, or a file that is
-/// no terminal, changes nothing.
-pub fn copy_window_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
+/// Gives the terminal `to` the window size of the terminal `from`: false when that is no terminal.
+pub fn copy_window_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
     // SAFETY: winsize is plain data for which all zeroes is a valid value.
     let mut size: libc::winsize = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes one winsize.
-    if unsafe { libc::ioctl(from.as_raw_fd(), libc::TIOCGWINSZ as _, &raw mut size) } == 0 {
-        // SAFETY: the kernel reads one winsize.
-        unsafe { libc::ioctl(to.as_raw_fd(), libc::TIOCSWINSZ as _, &raw const size) };
+    let terminal = unsafe { libc::ioctl(from.as_raw_fd(), libc::TIOCGWINSZ as _, &raw mut size) } == 0;
+    if terminal {
+        set_size(to, &size);
     }
+    terminal
+}
+
+/// Gives a terminal a window size.
+pub fn set_window_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) {
+    set_size(terminal, &libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 });
+}
+
+fn set_size(terminal: BorrowedFd<'_>, size: &libc::winsize) {
+    // SAFETY: the kernel reads one winsize.
+    unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ as _, std::ptr::from_ref(size)) };
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ fn config(root: &Path, network: Network) -> ContainerConfig {
 }
 
 fn run(config: &ContainerConfig, paths: &HostPaths) {
-    let plan = Plan::new(config, &HostFacts::probe(paths).unwrap()).unwrap();
+    let plan = Plan::new(config, &HostFacts::probe_for(paths, config).unwrap()).unwrap();
     let prepared = Prepared::new(plan).unwrap();
     let group = Cgroup::create(&prepared.plan().cgroup).unwrap();
     let supervisor = prepared.launch(group).unwrap().resume().unwrap();

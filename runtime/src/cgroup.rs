@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::{Doing, Error, ErrorKind};
-use crate::plan::{CgroupPlan, DevicePolicy};
+use crate::plan::{CgroupPlan, DevicePolicy, Setting};
 use crate::sys::bpf;
 
 /// How long the kernel may take to end the processes of a killed group.
@@ -54,9 +54,18 @@ impl Cgroup {
             let procs = supervisor.join("cgroup.procs");
             fs::write(&procs, "0").doing(|| format!("move nixrun into {}", supervisor.display()))?;
             // Only now: a group with processes of its own cannot have controllers for its children.
-            enable_controllers(&plan.unit)?;
+            enable_controllers(&plan.unit, &plan.settings)?;
         }
         make(&plan.payload)?;
+        if plan.make_unit {
+            enable_above(&plan.payload, &plan.settings)?;
+        }
+        for setting in &plan.settings {
+            let file = plan.payload.join(&setting.file);
+            fs::write(&file, &setting.value).doing(|| {
+                format!("set {} of {} to {}", setting.file, plan.payload.display(), setting.value)
+            })?;
+        }
         let payload = File::open(&plan.payload).doing(|| format!("open {}", plan.payload.display()))?;
         Ok(Cgroup { plan: plan.clone(), payload, kept: false })
     }
@@ -190,15 +199,47 @@ fn make(group: &Path) -> Result<(), Error> {
 }
 
 /// Enables all controllers that the unit has for the groups below it; a hybrid host has none here. When somebody else
-/// sits in the unit itself, the kernel refuses: the container does without then, as under systemd-nspawn.
-fn enable_controllers(unit: &Path) -> Result<(), Error> {
+/// sits in the unit itself, the kernel refuses: the container does without then, as under systemd-nspawn, unless
+/// `settings` need them.
+fn enable_controllers(unit: &Path, settings: &[Setting]) -> Result<(), Error> {
     let available = fs::read_to_string(unit.join("cgroup.controllers"))
         .doing(|| format!("read the controllers of {}", unit.display()))?;
     for controller in available.split_whitespace() {
         let file = unit.join("cgroup.subtree_control");
         match fs::write(&file, format!("+{controller}")) {
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                if let Some(setting) = settings.iter().find(|setting| setting.controller() == controller) {
+                    return Err(Error::new(
+                        ErrorKind::Busy,
+                        format!(
+                            "cannot set {} for the container: other processes sit in {}, which so cannot share out \
+                             the controller {controller}",
+                            setting.file,
+                            unit.display()
+                        ),
+                    )
+                    .hint("give nixrun a unit of its own"));
+                }
+            }
             result => result.doing(|| format!("enable the controller {controller} in {}", unit.display()))?,
+        }
+    }
+    Ok(())
+}
+
+/// Enables what the settings need in the two groups above a container's that is below our own. The plan has seen that
+/// the upper one either has it enabled or is the root of all, the only group that may have processes, too.
+fn enable_above(payload: &Path, settings: &[Setting]) -> Result<(), Error> {
+    let above: Vec<&Path> = payload.ancestors().skip(1).take(2).collect();
+    for group in above.into_iter().rev() {
+        let file = group.join("cgroup.subtree_control");
+        for setting in settings {
+            let controller = setting.controller();
+            let doing = || format!("enable the controller {controller} in {}", group.display());
+            let enabled = fs::read_to_string(&file).doing(doing)?;
+            if !enabled.split_whitespace().any(|found| found == controller) {
+                fs::write(&file, format!("+{controller}")).doing(doing)?;
+            }
         }
     }
     Ok(())

@@ -64,6 +64,12 @@ impl DeviceRule {
         DeviceRule { kind: DeviceKind::Char, major: Some(major), minor: Some(minor), access }
     }
 
+    /// `/dev/fuse`.
+    #[must_use]
+    pub const fn fuse() -> DeviceRule {
+        DeviceRule::char(10, 229, DeviceAccess::ALL)
+    }
+
     /// `/dev/net/tun`: systemd's own unit templates allow it, NixOS does only where `enableTun` is set.
     #[must_use]
     pub const fn tun() -> DeviceRule {
@@ -87,6 +93,13 @@ impl fmt::Display for DeviceRule {
             f.write_str(if self.access.0 & bit.0 != 0 { letter } else { "" })?;
         }
         Ok(())
+    }
+}
+
+/// The same notation.
+impl serde::Serialize for DeviceRule {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

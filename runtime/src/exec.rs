@@ -59,6 +59,11 @@ pub fn run(state: &State, command: &Command, attached: &Attached<'_>) -> Result<
             // First, so that the command finds its terminal in the right size.
             let view = Terminal::new(terminal.as_ref().map(|(master, _)| master), attached)?;
             let mut launched = Launched::start(&script, 0, group.as_fd())?;
+            match launched.schedule(&state.confinement) {
+                // A container whose OOM score is lower than ours: it takes CAP_SYS_RESOURCE, which its supervisor had.
+                Err(error) if error.kind() == ErrorKind::Permission => {}
+                result => result?,
+            }
             launched.go(&script, &[])?;
             view.run(&mut launched, attached)
         };

@@ -1,5 +1,7 @@
 //! Facts about the host that plans depend on, read once and below injected paths, so that tests can fake them.
 
+mod asked;
+
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::AsFd;
@@ -9,7 +11,9 @@ use std::path::{Path, PathBuf};
 use nix::sys::resource::Resource;
 use serde::Serialize;
 
+pub use self::asked::{AskedFacts, Controllers, Driver, Node};
 use crate::caps::CapSet;
+use crate::config::ContainerConfig;
 use crate::error::{Doing, Error};
 use crate::sys;
 
@@ -18,11 +22,12 @@ use crate::sys;
 pub struct HostPaths {
     root: PathBuf,
     proc: PathBuf,
+    sys: PathBuf,
 }
 
 impl Default for HostPaths {
     fn default() -> Self {
-        HostPaths { root: PathBuf::from("/"), proc: PathBuf::from("/proc") }
+        HostPaths { root: PathBuf::from("/"), proc: PathBuf::from("/proc"), sys: PathBuf::from("/sys") }
     }
 }
 
@@ -40,6 +45,13 @@ impl HostPaths {
         self
     }
 
+    /// The same with another sysfs.
+    #[must_use]
+    pub fn with_sys(mut self, sys: impl Into<PathBuf>) -> HostPaths {
+        self.sys = sys.into();
+        self
+    }
+
     /// The place of an absolute host path.
     #[must_use]
     pub fn join(&self, path: impl AsRef<Path>) -> PathBuf {
@@ -51,6 +63,12 @@ impl HostPaths {
     #[must_use]
     pub fn proc(&self, path: &str) -> PathBuf {
         self.proc.join(path)
+    }
+
+    /// A path below sysfs.
+    #[must_use]
+    pub fn sys(&self, path: &str) -> PathBuf {
+        self.sys.join(path)
     }
 
     /// The host's root directory.
@@ -92,6 +110,8 @@ pub struct HostFacts {
     pub capabilities: CapSet,
     /// Whether systemd is the host's init (sd_booted(3): /run/systemd/system exists).
     pub systemd: bool,
+    /// What only one configuration asks for.
+    pub asked: AskedFacts,
 }
 
 /// The host's os-release.
@@ -125,7 +145,17 @@ pub(crate) const MASKED_PROC: &[&str] = &["kallsyms", "kcore", "keys", "sysrq-tr
 const OS_RELEASE_FIELDS: &[&str] = &["ID", "BUILD_ID", "VARIANT_ID", "VERSION_ID"];
 
 impl HostFacts {
-    /// Reads the facts. Needs no privileges.
+    /// Reads the facts that the plan of this configuration depends on. Needs no privileges.
+    ///
+    /// # Errors
+    /// When procfs or the control groups cannot be read.
+    pub fn probe_for(paths: &HostPaths, config: &ContainerConfig) -> Result<HostFacts, Error> {
+        let mut facts = HostFacts::probe(paths)?;
+        facts.asked = AskedFacts::probe(paths, config, facts.cgroup.as_ref())?;
+        Ok(facts)
+    }
+
+    /// Reads the facts that every plan depends on. Needs no privileges.
     ///
     /// # Errors
     /// When procfs cannot be read.
@@ -146,6 +176,7 @@ impl HostFacts {
             capabilities: crate::caps::available()
                 .map_err(|error| Error::new(crate::ErrorKind::System, error.to_string()))?,
             systemd: paths.join("/run/systemd/system").is_dir(),
+            asked: AskedFacts::default(),
         })
     }
 }

@@ -11,7 +11,7 @@ use crate::child::report::{self, Report};
 use crate::child::run;
 use crate::child::script::Script;
 use crate::error::{Doing, Error, ErrorKind};
-use crate::plan::MountPlan;
+use crate::plan::{Confinement, MountPlan};
 use crate::prepare::Prepared;
 use crate::supervisor::Supervisor;
 use crate::sys::clone::{Child, clone_into};
@@ -44,6 +44,25 @@ impl Launched {
 
     pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
         self.child.pidfd.as_fd()
+    }
+
+    /// What the kernel's schedulers and its OOM killer make of the child. Done here, with our privileges: it may have
+    /// given up its own, and what goes wrong can be said.
+    pub(crate) fn schedule(&self, confinement: &Confinement) -> Result<(), Error> {
+        if let Some(score) = confinement.oom_score_adjust {
+            let file = format!("/proc/{}/oom_score_adj", self.pid());
+            std::fs::write(&file, score.to_string())
+                .doing(|| format!("adjust the OOM score of the container to {score}"))?;
+        }
+        if let Some(cpus) = &confinement.cpu_affinity {
+            let doing = || format!("bind the container to the CPUs {cpus:?}");
+            let mut set = nix::sched::CpuSet::new();
+            for cpu in cpus {
+                set.set(*cpu as usize).doing(doing)?;
+            }
+            nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(self.pid()), &set).doing(doing)?;
+        }
+        Ok(())
     }
 
     /// Says GO and waits until the program is executed or why it is not.
@@ -152,6 +171,7 @@ impl Prepared {
     pub fn launch(self, cgroup: Cgroup) -> Result<Paused, Error> {
         let flags = self.plan.namespaces.clone_flags();
         let launched = Launched::start(&self.script, flags, cgroup.payload())?;
+        launched.schedule(&self.plan.confinement)?;
         // The child makes its mounts meanwhile, and executes nothing before GO.
         self.fill_rest()?;
         Ok(Paused { launched, prepared: self, cgroup })
@@ -187,7 +207,9 @@ impl Paused {
     /// What went wrong in the container before, in the plan's words; the container is gone then.
     pub fn resume(mut self) -> Result<Supervisor, Error> {
         // The child is making its mounts meanwhile.
-        self.cgroup.restrict_devices(&crate::devices::compile(&crate::devices::default_rules()))?;
+        let mut rules = crate::devices::default_rules();
+        rules.extend(&self.prepared.plan.devices);
+        self.cgroup.restrict_devices(&crate::devices::compile(&rules))?;
         self.launched.go(&self.prepared.script, &self.prepared.plan.mounts)?;
         Supervisor::new(self.launched, self.prepared, self.cgroup)
     }

@@ -24,7 +24,7 @@
 //! config.network = Network::Private;
 //! config.console = Console::Pipe;
 //!
-//! let plan = Plan::new(&config, &HostFacts::probe(&HostPaths::default())?)?;
+//! let plan = Plan::new(&config, &HostFacts::probe_for(&HostPaths::default(), &config)?)?;
 //! println!("{plan}"); // nothing has been changed so far
 //! let prepared = Prepared::new(plan)?;
 //! let cgroup = Cgroup::create(&prepared.plan().cgroup)?;
@@ -69,8 +69,11 @@ pub use config::{
     RootOptions, Security, Store, SystemCallRules, Timezone, UserNamespace, Volatile,
 };
 pub use error::{Error, ErrorKind};
-pub use host::{CgroupFacts, HostFacts, HostPaths, InitLimits, OsRelease};
+pub use host::{
+    AskedFacts, CgroupFacts, Controllers, Driver, HostFacts, HostPaths, InitLimits, Node, OsRelease,
+};
 pub use launch::Paused;
+pub use plan::Setting;
 pub use plan::{
     Attributes, CgroupPlan, Confinement, DevicePolicy, Entry, Limit, MountPlan, Namespaces, Plan, Source,
 };

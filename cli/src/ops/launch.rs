@@ -69,7 +69,7 @@ impl Planned {
     /// # Errors
     /// When the request makes no sense on this host.
     pub fn new(request: &Request, paths: &HostPaths) -> Result<Planned> {
-        let facts = HostFacts::probe(paths)?;
+        let facts = HostFacts::probe_for(paths, &request.container)?;
         let container = Plan::new(&request.container, &facts)?;
         let network = match &request.network {
             Some(config) => {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::resources::Setting;
 use crate::config::{CgroupParent, ContainerConfig};
 use crate::error::{Error, ErrorKind};
 use crate::host::HostFacts;
@@ -22,6 +23,9 @@ pub struct CgroupPlan {
     pub supervisor: Option<PathBuf>,
     /// Who decides which devices the container may open.
     pub devices: DevicePolicy,
+    /// What is written to files of `payload` before the container is in it. Their controllers are enabled above it.
+    #[serde(default)]
+    pub settings: Vec<Setting>,
 }
 
 /// Who decides which devices the container may open.
@@ -35,6 +39,12 @@ pub enum DevicePolicy {
 }
 
 pub(super) fn plan(config: &ContainerConfig, host: &HostFacts) -> Result<CgroupPlan, Error> {
+    let mut plan = place(config, host)?;
+    plan.settings = super::resources::plan(config, host, &plan)?;
+    Ok(plan)
+}
+
+fn place(config: &ContainerConfig, host: &HostFacts) -> Result<CgroupPlan, Error> {
     let CgroupParent::Auto = config.cgroup;
     let Some(facts) = &host.cgroup else {
         return Err(Error::new(
@@ -53,6 +63,7 @@ pub(super) fn plan(config: &ContainerConfig, host: &HostFacts) -> Result<CgroupP
             unit: unit.clone(),
             make_unit: false,
             devices: if service { DevicePolicy::Unit } else { DevicePolicy::Filter },
+            settings: Vec::new(),
         });
     }
     let unit = facts.own.join("nixrun").join(&config.name);
@@ -63,5 +74,6 @@ pub(super) fn plan(config: &ContainerConfig, host: &HostFacts) -> Result<CgroupP
         unit,
         make_unit: true,
         devices: DevicePolicy::Filter,
+        settings: Vec::new(),
     })
 }

@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::execution;
 use crate::caps::CapSet;
 use crate::config::{ContainerConfig, Personality, SystemCallRules};
 use crate::error::{Error, ErrorKind};
+use crate::host::HostFacts;
 use crate::seccomp::{Policy, SeccompError};
 
 /// What binds PID 1 and every command of `exec` alike, beyond the capabilities that they have.
@@ -21,6 +23,10 @@ pub struct Confinement {
     pub suppress_sync: bool,
     /// What uname(2) says the machine is.
     pub personality: Option<Personality>,
+    /// `oom_score_adj`.
+    pub oom_score_adjust: Option<i32>,
+    /// The CPUs that they may use, in ascending order.
+    pub cpu_affinity: Option<Vec<u32>>,
 }
 
 impl Confinement {
@@ -53,7 +59,12 @@ impl Personality {
     }
 }
 
-pub(super) fn plan(config: &ContainerConfig, capabilities: CapSet) -> Result<Confinement, Error> {
+pub(super) fn plan(
+    config: &ContainerConfig,
+    host: &HostFacts,
+    capabilities: CapSet,
+    warnings: &mut Vec<String>,
+) -> Result<Confinement, Error> {
     let asked = &config.security;
     let missing = asked.ambient_capabilities.difference(capabilities);
     if !missing.is_empty() {
@@ -73,6 +84,8 @@ pub(super) fn plan(config: &ContainerConfig, capabilities: CapSet) -> Result<Con
         system_calls: asked.system_calls.clone(),
         suppress_sync: asked.suppress_sync,
         personality: asked.personality,
+        oom_score_adjust: execution::oom_score(config, host, warnings)?,
+        cpu_affinity: execution::affinity(config, host)?,
     };
     confinement.policy(capabilities).map_err(|error| Error::new(ErrorKind::Config, error.to_string()))?;
     Ok(confinement)

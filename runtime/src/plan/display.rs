@@ -71,10 +71,15 @@ impl Plan {
             lines.push(format!("nixrun moves to {}", supervisor.display()));
         }
         lines.push(format!("container in {}", cgroup.payload.display()));
-        lines.push(match cgroup.devices {
-            DevicePolicy::Unit => "devices as the unit allows".to_owned(),
-            DevicePolicy::Filter => {
+        lines.extend(cgroup.settings.iter().map(|setting| format!("{} {}", setting.file, setting.value)));
+        let more: Vec<String> = self.devices.iter().map(ToString::to_string).collect();
+        lines.push(match (cgroup.devices, more.join(", ")) {
+            (DevicePolicy::Unit, _) => "devices as the unit allows".to_owned(),
+            (DevicePolicy::Filter, more) if more.is_empty() => {
                 "devices null zero full random urandom tty ptmx pts, nothing else".to_owned()
+            }
+            (DevicePolicy::Filter, more) => {
+                format!("devices null zero full random urandom tty ptmx pts, {more}, nothing else")
             }
         });
         lines
@@ -104,6 +109,11 @@ impl Confinement {
             None => {}
             Some(Personality::Native) => lines.push("personality of this machine".to_owned()),
             Some(Personality::Compat) => lines.push("personality of a 32-bit machine".to_owned()),
+        }
+        lines.extend(self.oom_score_adjust.map(|score| format!("OOM score adjustment {score}")));
+        if let Some(cpus) = &self.cpu_affinity {
+            let cpus: Vec<String> = cpus.iter().map(u32::to_string).collect();
+            lines.push(format!("CPUs {}", cpus.join(" ")));
         }
         lines
     }

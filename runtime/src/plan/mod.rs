@@ -2,10 +2,13 @@
 
 mod cgroup;
 mod confinement;
+mod devices;
 mod display;
+mod execution;
 mod identity;
 mod limits;
 mod mounts;
+mod resources;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -18,9 +21,11 @@ pub(crate) use identity::{DEFAULT_PATH, INITS, SHELLS};
 pub use limits::Limit;
 pub use mounts::{Attributes, Entry, MountPlan, Source};
 pub(crate) use mounts::{BOOT_ID, KMSG, NOTIFY, UUID};
+pub use resources::Setting;
 
 use crate::caps::CapSet;
 use crate::config::{Console, ContainerConfig, Network, Payload, Preparation, Program, UserNamespace};
+use crate::devices::DeviceRule;
 use crate::error::{Error, ErrorKind};
 use crate::host::HostFacts;
 
@@ -59,6 +64,8 @@ pub struct Plan {
     pub capabilities: CapSet,
     /// What else PID 1 and every command of `exec` are held to.
     pub confinement: Confinement,
+    /// Devices that the container may use beyond those that every container may, where no unit decides about them.
+    pub devices: Vec<DeviceRule>,
     /// Resource limits of PID 1; those of the container's other processes follow from them.
     pub limits: Vec<Limit>,
     /// The control group.
@@ -134,6 +141,7 @@ impl Plan {
         }
         let mut warnings = Vec::new();
         let capabilities = capabilities(config, host);
+        let cgroup = cgroup::plan(config, host)?;
         Ok(Plan {
             name: config.name.clone(),
             rootfs: config.rootfs.clone(),
@@ -150,9 +158,10 @@ impl Plan {
             as_pid2: config.payload.as_pid2,
             listen_fds: config.payload.listen_fds,
             capabilities,
-            confinement: confinement::plan(config, capabilities)?,
-            limits: limits::plan(host, &mut warnings),
-            cgroup: cgroup::plan(config, host)?,
+            confinement: confinement::plan(config, host, capabilities, &mut warnings)?,
+            devices: devices::plan(config, host, &cgroup, &mut warnings)?,
+            limits: limits::plan(config, host, &mut warnings)?,
+            cgroup,
             console: config.console,
             stop_signal: config.stop_signal,
             notify_ready: config.notify_ready,
@@ -170,9 +179,7 @@ impl Plan {
 
 /// What a configuration can ask for and this version cannot do: refused by name, never left out silently.
 fn unsupported(config: &ContainerConfig) -> Result<(), Error> {
-    use crate::config::{
-        BindIds, BindSource, Execution, Integration, KernelView, Mount, Ownership, Resources, RootOptions,
-    };
+    use crate::config::{BindIds, BindSource, Integration, KernelView, Mount, Ownership, RootOptions};
     let bind = |mount: &Mount| match mount {
         Mount::Bind { source, ids, .. } => {
             !matches!(source, BindSource::Host(_)) || !matches!(ids, BindIds::Auto | BindIds::Host)
@@ -187,10 +194,7 @@ fn unsupported(config: &ContainerConfig) -> Result<(), Error> {
         ),
         ("a user namespace", config.users != UserNamespace::Host || config.ownership != Ownership::Off),
         ("this kind of mount", config.mounts.iter().any(bind)),
-        ("devices by name", !config.security.devices.is_empty()),
         ("containers inside the container", config.security.nested),
-        ("these limits", config.execution != Execution::default()),
-        ("limits of the control group", config.resources != Resources::default()),
         ("what is taken over from the host", config.integration != Integration::default()),
         ("this view of the kernel", config.kernel_view != KernelView::default()),
         ("a network namespace by its path", matches!(config.network, Network::Join(_))),

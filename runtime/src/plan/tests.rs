@@ -25,6 +25,7 @@ fn host() -> HostFacts {
         own_limits: vec![(u64::MAX, u64::MAX); 16],
         capabilities: CapSet::ALL,
         systemd: false,
+        asked: crate::host::AskedFacts::default(),
     }
 }
 

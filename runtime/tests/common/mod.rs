@@ -72,7 +72,7 @@ pub fn config(root: &Path, name: &str, script: &str) -> ContainerConfig {
 }
 
 pub fn start(config: &ContainerConfig) -> Result<Supervisor, Error> {
-    let plan = Plan::new(config, &HostFacts::probe(&HostPaths::default())?)?;
+    let plan = Plan::new(config, &HostFacts::probe_for(&HostPaths::default(), config)?)?;
     let group = Cgroup::create(&plan.cgroup)?;
     Prepared::new(plan)?.launch(group)?.resume()
 }

@@ -14,7 +14,7 @@ pub(super) fn steps(root: &Path, network: Network) -> Result<Vec<OsString>> {
     let mut config = ContainerConfig::new("floor", root, payload);
     config.network = network;
     config.console = runtime::Console::Pipe;
-    let plan = Plan::new(&config, &HostFacts::probe(&HostPaths::default())?)?;
+    let plan = Plan::new(&config, &HostFacts::probe_for(&HostPaths::default(), &config)?)?;
     let mut steps = Vec::new();
     for mount in &plan.mounts {
         step(mount, &mut steps)?;

@@ -11,14 +11,16 @@ use nix::errno::Errno;
 use crate::check::{holder_of, is_ours};
 use crate::error::{Error, Errors, Holder, KernelError, Result};
 use crate::facts::NetPaths;
+use crate::moved;
 use crate::netns;
 use crate::nft;
-use crate::plan::{ContainerEnd, HostEnd, NetworkPlan, VethPlan};
+use crate::plan::{ContainerEnd, HostEnd, NetworkPlan, SubLinkKind, SubLinkPlan, VethPlan};
 use crate::reclaim::delete_link_of;
 use crate::route::{addr, link, route};
 use crate::shared::{Registration, Shared};
 use crate::socket::{Batch, Route, Socket};
 use crate::sysctl::Sysctls;
+use crate::zone;
 
 /// Index of the loopback link in every network namespace (`LOOPBACK_IFINDEX`).
 const LOOPBACK: u32 = 1;
@@ -32,7 +34,12 @@ pub struct Applied {
     paths: NetPaths,
     container: String,
     registration: Option<Registration>,
-    link: Option<String>,
+    /// The host's ends.
+    links: Vec<String>,
+    /// The bridge that goes with its last port.
+    zone: Option<String>,
+    /// MACVLAN and IPVLAN links, and a socket in the namespace they are in.
+    sub_links: Option<(Socket<Route>, Vec<String>)>,
     armed: bool,
 }
 
@@ -49,32 +56,115 @@ pub fn apply(plan: &NetworkPlan, paths: &NetPaths, netns: BorrowedFd<'_>) -> Res
         paths: paths.clone(),
         container: plan.container.clone(),
         registration: None,
-        link: None,
+        links: Vec::new(),
+        zone: None,
+        sub_links: None,
         armed: true,
     };
     // The nftables elements name links and addresses, which need not be there. So a conflict shows before the
     // slow part, and the guard stands before the link that it guards.
     if plan.registers() {
-        let registration = Registration::of(plan);
-        Shared::enter(paths, &registration)?;
-        applied.registration = Some(registration);
+        register(plan, &mut applied, netns)?;
     }
-    let Some(veth) = &plan.veth else {
+    if plan.pairs().next().is_none() && plan.sub_links.is_empty() {
         inside.transact(loopback_up(), |_| {})?;
         return Ok(applied);
-    };
+    }
     let mut host = Socket::<Route>::open()?;
-    let (host_index, container_index) = create_pair(&mut host, plan, veth, netns)?;
-    applied.link = Some(veth.host.name.clone());
-    if veth.host.bridge.is_none() {
-        Sysctls(&paths.proc_sys).ignore_router_advertisements(&veth.host.name)?;
+    let mut indexes = Vec::new();
+    for pair in plan.pairs() {
+        indexes.push(add_pair(&mut host, plan, pair, &mut applied, netns)?);
+        if pair.host.up && pair.host.bridge.is_none() {
+            Sysctls(&paths.proc_sys).ignore_router_advertisements(&pair.host.name)?;
+        }
     }
     // There is no carrier until the container's end comes up: the kernel has not made link-local addresses of its
     // own yet. Routes come after it: those through a link without carrier would be marked dead.
-    host.transact(host_batch(&veth.host, host_index), |_| {})?;
-    inside.transact(container_batch(&veth.container, container_index), |_| {})?;
-    add_routes(&mut host, &veth.host, host_index)?;
+    let mut ends = loopback_up();
+    for (pair, (host_index, container_index)) in plan.pairs().zip(&indexes) {
+        host.transact(host_batch(&pair.host, *host_index), |_| {})?;
+        container_batch(&mut ends, &pair.container, *container_index);
+    }
+    inside.transact(ends, |_| {})?;
+    for (pair, (host_index, _)) in plan.pairs().zip(&indexes) {
+        add_routes(&mut host, &pair.host, *host_index)?;
+    }
+    if !plan.sub_links.is_empty() {
+        let names = plan.sub_links.iter().map(|link| link.name.clone()).collect();
+        add_sub_links(plan, &mut host, &mut inside, netns)?;
+        applied.sub_links = Some((inside, names));
+    }
     Ok(applied)
+}
+
+/// Enters the container into the shared state, and moves the links in that others may not have from then on.
+fn register(plan: &NetworkPlan, applied: &mut Applied, netns: BorrowedFd<'_>) -> Result<()> {
+    if plan.moved.is_empty() {
+        let registration = Registration::of(plan, Vec::new());
+        Shared::enter(&applied.paths, &registration)?;
+        applied.registration = Some(registration);
+        return Ok(());
+    }
+    let mut host = Socket::<Route>::open()?;
+    Shared::leave_stale(&applied.paths, &plan.container)?;
+    let registration = Registration::of(plan, moved::look_up(plan, &mut host)?);
+    Shared::enter(&applied.paths, &registration)?;
+    let registration = applied.registration.insert(registration);
+    moved::move_in(&applied.paths, registration, &mut host, netns)
+}
+
+/// Makes a pair, on its bridge if it has one; the indexes of the host's and the container's end.
+fn add_pair(
+    host: &mut Socket<Route>,
+    plan: &NetworkPlan,
+    pair: &VethPlan,
+    applied: &mut Applied,
+    netns: BorrowedFd<'_>,
+) -> Result<(u32, u32)> {
+    let made = match &pair.host.bridge {
+        Some(bridge) if bridge.zone => {
+            let lock = zone::lock(&applied.paths)?;
+            applied.zone = Some(bridge.name.clone());
+            let index = zone::bridge(&lock, host, &plan.container, &bridge.name, pair.container.up)?;
+            create_pair(host, plan, pair, Some(index), netns)?
+        }
+        bridge => create_pair(host, plan, pair, bridge.as_ref().and_then(|bridge| bridge.index), netns)?,
+    };
+    applied.links.push(pair.host.name.clone());
+    Ok(made)
+}
+
+/// Makes the links on top of the host's. They are born in the container's namespace, where their alternative names are
+/// added.
+fn add_sub_links(
+    plan: &NetworkPlan,
+    host: &mut Socket<Route>,
+    inside: &mut Socket<Route>,
+    netns: BorrowedFd<'_>,
+) -> Result<()> {
+    let mut altnames = Batch::new();
+    for link in &plan.sub_links {
+        let mut batch = Batch::new();
+        link::add_sub_link(&mut batch, link, netns);
+        let made = host.transact(batch, |_| {});
+        made.map_err(|error| match (error.errno(), link.kind) {
+            (Some(Errno::EOPNOTSUPP), SubLinkKind::Macvlan) => {
+                no_feature(link, "MACVLAN", "macvlan (CONFIG_MACVLAN)")
+            }
+            (Some(Errno::EOPNOTSUPP), SubLinkKind::Ipvlan) => {
+                no_feature(link, "IPVLAN", "ipvlan (CONFIG_IPVLAN)")
+            }
+            _ => error,
+        })?;
+        if let Some(altname) = &link.altname {
+            link::add_altname_to(&mut altnames, &link.name, altname);
+        }
+    }
+    inside.transact(altnames, |_| {})
+}
+
+fn no_feature(link: &SubLinkPlan, feature: &'static str, module: &'static str) -> Error {
+    Error::NoFeature { doing: format!("create the link {} on {}", link.name, link.parent), feature, module }
 }
 
 /// Adds the host's routes into the container. One that is there already may lead to the link of a container that has
@@ -105,9 +195,11 @@ fn all_through_containers(host: &mut Socket<Route>, end: &HostEnd) -> Result<boo
 #[must_use]
 pub fn encode(plan: &NetworkPlan, netns: BorrowedFd<'_>) -> Vec<u8> {
     let mut bytes = nft::encode_add((&plan.container, &plan.elements));
-    if let Some(veth) = &plan.veth {
-        bytes.extend_from_slice(pair_batch(veth, netns).bytes());
-        bytes.extend_from_slice(container_batch(&veth.container, 2).bytes());
+    for veth in plan.pairs() {
+        let mut container = loopback_up();
+        container_batch(&mut container, &veth.container, 2);
+        bytes.extend_from_slice(pair_batch(veth, None, netns).bytes());
+        bytes.extend_from_slice(container.bytes());
         bytes.extend_from_slice(host_batch(&veth.host, 3).bytes());
         bytes.extend_from_slice(route_batch(&veth.host, 3, route::add_host).bytes());
     }
@@ -138,10 +230,19 @@ impl Applied {
                 errors.extend(more);
             }
         }
-        if let Some(link) = self.link.take().filter(|_| delete_link) {
+        if let Some((mut inside, names)) = self.sub_links.take().filter(|_| delete_link) {
+            for name in names {
+                errors.note(delete_by_name(&mut inside, &name));
+            }
+        }
+        // A zone's bridge goes with its last port, which must be gone by then.
+        for link in std::mem::take(&mut self.links).iter().filter(|_| delete_link || self.zone.is_some()) {
             errors.note(
-                Socket::open().and_then(|mut socket| delete_link_of(&mut socket, &self.container, &link)),
+                Socket::open().and_then(|mut socket| delete_link_of(&mut socket, &self.container, link)),
             );
+        }
+        if let Some(bridge) = self.zone.take() {
+            errors.note(zone::remove_if_empty(&self.paths, &bridge));
         }
         errors.into_result()
     }
@@ -156,9 +257,17 @@ impl Drop for Applied {
     }
 }
 
-fn pair_batch(veth: &VethPlan, netns: BorrowedFd<'_>) -> Batch {
+/// Links on top of the host's would go with the namespace, some time later.
+fn delete_by_name(inside: &mut Socket<Route>, name: &str) -> Result<()> {
+    match inside.link_by_name(name)? {
+        Some(link) => inside.delete_link(link.index, name).map(drop),
+        None => Ok(()),
+    }
+}
+
+fn pair_batch(veth: &VethPlan, bridge: Option<u32>, netns: BorrowedFd<'_>) -> Batch {
     let mut batch = Batch::new();
-    link::add_veth(&mut batch, &veth.host, &veth.container, netns);
+    link::add_veth(&mut batch, &veth.host, &veth.container, bridge, netns);
     batch
 }
 
@@ -168,12 +277,14 @@ fn create_pair(
     host: &mut Socket<Route>,
     plan: &NetworkPlan,
     veth: &VethPlan,
+    bridge: Option<u32>,
     netns: BorrowedFd<'_>,
 ) -> Result<(u32, u32)> {
     let started = Instant::now();
     loop {
         let mut indexes = None;
-        let created = host.transact(pair_batch(veth, netns), |echo| indexes = link::veth_indexes(echo));
+        let created =
+            host.transact(pair_batch(veth, bridge, netns), |echo| indexes = link::veth_indexes(echo));
         match created {
             Ok(()) => return indexes.ok_or_else(|| no_echo(&veth.host)),
             Err(error) if error.errno() == Some(Errno::EEXIST) && started.elapsed() < NAME_TIMEOUT => {}
@@ -201,18 +312,20 @@ fn loopback_up() -> Batch {
     batch
 }
 
-fn container_batch(container: &ContainerEnd, index: u32) -> Batch {
-    let mut batch = loopback_up();
+fn container_batch(batch: &mut Batch, container: &ContainerEnd, index: u32) {
     // Before the link is up, or the kernel would make the same link-local address, and test it.
     for address in container.addresses.iter().copied().chain(container.link_local.map(IpNet::from)) {
-        addr::add(&mut batch, index, &container.name, address);
+        addr::add(batch, index, &container.name, address);
     }
-    link::up(&mut batch, index, &container.name);
-    for gateway in &container.gateways {
-        route::add_host(&mut batch, index, &container.name, *gateway);
-        route::add_default(&mut batch, index, &container.name, *gateway);
+    if container.up {
+        link::up(batch, index, &container.name);
     }
-    batch
+    for to in &container.routes {
+        route::add_host(batch, index, &container.name, *to);
+        if container.gateways.contains(to) {
+            route::add_default(batch, index, &container.name, *to);
+        }
+    }
 }
 
 fn host_batch(host: &HostEnd, index: u32) -> Batch {
@@ -249,6 +362,8 @@ mod tests {
             mac: Mac([2; 6]),
             link_local: Some("fe80::2/64".parse().unwrap()),
             addresses: vec!["10.233.1.2/32".parse().unwrap()],
+            up: true,
+            routes: vec!["10.233.1.1".parse().unwrap()],
             gateways: vec!["10.233.1.1".parse().unwrap()],
         };
         let expected = bytes(
@@ -274,6 +389,8 @@ mod tests {
              0800 0500 0ae90101                           # RTA_GATEWAY
              0800 0400 02000000                           # RTA_OIF",
         );
-        assert_eq!(container_batch(&end, 2).bytes(), expected);
+        let mut batch = loopback_up();
+        container_batch(&mut batch, &end, 2);
+        assert_eq!(batch.bytes(), expected);
     }
 }

@@ -57,7 +57,7 @@ pub enum Error {
         /// Who has it.
         holder: Holder,
     },
-    /// The bridge, or the way out, does not exist.
+    /// A link of the host that was named does not exist, or cannot be what it was to be.
     #[error("network of container {container}: {role} {link} {problem}")]
     NoSuchLink {
         /// Name of the container that asked.
@@ -66,8 +66,28 @@ pub enum Error {
         role: LinkRole,
         /// Name of the link.
         link: String,
-        /// Missing, or of the wrong kind.
-        problem: &'static str,
+        /// Missing, of the wrong kind, or in use.
+        problem: String,
+    },
+    /// A link that had moved into the container did not come back.
+    #[error("link {link} of the host did not come back from container {container}: {problem}")]
+    LinkLost {
+        /// Name of the container.
+        container: String,
+        /// Name of the link on the host.
+        link: String,
+        /// What became of it.
+        problem: String,
+    },
+    /// The kernel cannot make links of this kind.
+    #[error("cannot {doing}: the kernel has no {feature} links; load or build the module {module}")]
+    NoFeature {
+        /// What was being done, to what.
+        doing: String,
+        /// The kind of link.
+        feature: &'static str,
+        /// The module, and the option that builds it.
+        module: &'static str,
     },
     /// The kernel refused a netlink request.
     #[error("cannot {doing}: {failure}{}", .failure.hint())]
@@ -212,6 +232,10 @@ pub enum LinkRole {
     Bridge,
     /// The only way out that is masqueraded (`nat = INTERFACE`).
     WayOut,
+    /// A link that moves into the container (`INTERFACES`).
+    Moved,
+    /// The parent of a MACVLAN or IPVLAN link (`MACVLANS`).
+    Parent,
 }
 
 impl fmt::Display for LinkRole {
@@ -219,6 +243,8 @@ impl fmt::Display for LinkRole {
         f.write_str(match self {
             LinkRole::Bridge => "the bridge",
             LinkRole::WayOut => "the NAT interface",
+            LinkRole::Moved => "the interface",
+            LinkRole::Parent => "the parent interface",
         })
     }
 }

@@ -1,6 +1,7 @@
 //! What the plan must know of the host. Only what this one configuration depends on is asked, each by its key, so
 //! that the answer costs the same among ten containers and ten thousand links. Nothing here needs root.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -25,6 +26,12 @@ pub struct NetPaths {
     pub proc_sys: PathBuf,
     /// `/etc/machine-id`.
     pub machine_id: PathBuf,
+    /// `/sys/class/net`, where a Wi-Fi link shows its radio.
+    pub sys_class_net: PathBuf,
+    /// `/run/udev`, where udev keeps what it knows of each device.
+    pub udev: PathBuf,
+    /// `/run/systemd/nspawn-network-zone`: locked, by systemd-nspawn too, by whoever makes or removes the bridge of a zone.
+    pub zone_lock: PathBuf,
 }
 
 impl Default for NetPaths {
@@ -33,6 +40,9 @@ impl Default for NetPaths {
             state_dir: "/run/nixrun".into(),
             proc_sys: "/proc/sys".into(),
             machine_id: "/etc/machine-id".into(),
+            sys_class_net: "/sys/class/net".into(),
+            udev: "/run/udev".into(),
+            zone_lock: "/run/systemd/nspawn-network-zone".into(),
         }
     }
 }
@@ -44,8 +54,10 @@ pub struct NetFacts {
     pub machine_id: Option<[u8; 16]>,
     /// Links that have the name or alternative name of the host's end already, by that name.
     pub host_links: Vec<(String, LinkFact)>,
-    /// The bridge.
-    pub bridge: Option<LinkFact>,
+    /// Links of the host that were named as bridges and as parents, by the name that was asked for.
+    pub links: Vec<(String, LinkFact)>,
+    /// Links that are to move into the container.
+    pub moved: Vec<MoveFact>,
     /// The only way out (`nat = INTERFACE`).
     pub way_out: Option<LinkFact>,
     /// Who has the addresses asked for.
@@ -54,6 +66,23 @@ pub struct NetFacts {
     pub ports: Vec<PortFact>,
     /// Settings that must change for this container; left empty by [`NetFacts::probe`].
     pub sysctls: Vec<SysctlChange>,
+}
+
+/// What is known of a link that is to move into the container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MoveFact {
+    /// The name that was asked for.
+    pub name: String,
+    /// The link, where the host has it.
+    pub link: Option<LinkFact>,
+    /// The container that it has moved into, running or crashed.
+    pub claimed_by: Option<String>,
+    /// The bridge, bond or VRF that it is a port of.
+    pub port_of: Option<String>,
+    /// Whether it is a Wi-Fi link.
+    pub wireless: bool,
+    /// Whether udev runs and is not done with it.
+    pub unsettled: bool,
 }
 
 /// Who has an address.
@@ -93,28 +122,31 @@ impl NetFacts {
     /// # Errors
     /// When netlink, sock_diag or /proc/sys cannot be read.
     pub fn probe(paths: &NetPaths, config: &NetworkConfig) -> Result<NetFacts> {
-        let Some(veth) = &config.veth else { return Ok(NetFacts::default()) };
-        let mut route = Socket::<Route>::open()?;
-        let named = names::host_link_name(&config.container, veth.bridge.is_some());
-        let mut host_links = Vec::new();
-        for name in [Some(named.name), named.altname].into_iter().flatten() {
-            host_links.extend(route.link_by_name(&name)?.map(|link| (name, link)));
+        if config == &NetworkConfig::new(config.container.clone()) {
+            return Ok(NetFacts::default());
         }
-        let mut named_link = |name: Option<&str>| match name {
-            Some(name) => route.link_by_name(name),
-            None => Ok(None),
-        };
-        let bridge = named_link(veth.bridge.as_deref())?;
-        let way_out = named_link(match &config.nat {
-            Nat::Interface(name) => Some(name),
+        let mut route = Socket::<Route>::open()?;
+        let main =
+            config.veth.iter().map(|veth| names::host_link_name(&config.container, veth.bridge.is_some()));
+        let main = main.flat_map(|named| [Some(named.name), named.altname]).flatten();
+        let extra = config.extra_veths.iter().map(|veth| veth.host_link.clone());
+        let host_links = found(&mut route, main.chain(extra))?;
+        let parents = config.macvlans.iter().chain(&config.ipvlans).map(|link| link.parent.clone());
+        let bridges = plan::pairs(config).filter_map(|pair| pair.bridge.map(str::to_owned));
+        let links = found(&mut route, bridges.chain(parents))?;
+        let moved = config.interfaces.iter().map(|link| moved(paths, &mut route, &link.host_link));
+        let moved = moved.collect::<Result<_>>()?;
+        let way_out = match &config.nat {
+            Nat::Interface(name) => route.link_by_name(name)?,
             _ => None,
-        })?;
+        };
         Ok(NetFacts {
             machine_id: machine_id(paths),
             host_links,
-            bridge,
+            links,
+            moved,
             way_out,
-            addresses: addresses(paths, &mut route, veth)?,
+            addresses: addresses(paths, &mut route, config)?,
             ports: ports(paths, config)?,
             sysctls: Vec::new(),
         })
@@ -126,9 +158,53 @@ impl NetFacts {
     /// # Errors
     /// When /proc/sys cannot be read.
     pub fn probe_sysctls(mut self, paths: &NetPaths, config: &NetworkConfig) -> Result<NetFacts> {
-        self.sysctls = sysctls(paths, config)?;
+        self.sysctls = sysctls(paths, &self.resolved(config))?;
         Ok(self)
     }
+
+    /// The bridge or parent of this name.
+    pub(crate) fn link(&self, asked: &str) -> Option<&LinkFact> {
+        self.links.iter().find(|(name, _)| name == asked).map(|(_, link)| link)
+    }
+
+    /// The configuration with the veth pair's bridge under its own name, if an alternative one was given: rules and
+    /// settings know links by their names alone.
+    pub(crate) fn resolved<'a>(&self, config: &'a NetworkConfig) -> Cow<'a, NetworkConfig> {
+        let asked = config.veth.as_ref().and_then(|veth| veth.bridge.as_ref());
+        match asked.and_then(|asked| self.link(asked).filter(|link| link.name != *asked)) {
+            None => Cow::Borrowed(config),
+            Some(bridge) => {
+                let mut config = config.clone();
+                if let Some(veth) = &mut config.veth {
+                    veth.bridge = Some(bridge.name.clone());
+                }
+                Cow::Owned(config)
+            }
+        }
+    }
+}
+
+/// The links of these names that are there.
+fn found(route: &mut Socket<Route>, names: impl Iterator<Item = String>) -> Result<Vec<(String, LinkFact)>> {
+    let look_up = |name: String| Ok(route.link_by_name(&name)?.map(|link| (name, link)));
+    names.map(look_up).filter_map(Result::transpose).collect()
+}
+
+fn moved(paths: &NetPaths, route: &mut Socket<Route>, name: &str) -> Result<MoveFact> {
+    let claimed_by = Claim::Link(name.to_owned()).holder(paths);
+    let Some(link) = route.link_by_name(name)? else {
+        return Ok(MoveFact { name: name.to_owned(), claimed_by, ..MoveFact::default() });
+    };
+    let controller = link.controller.map(|index| route.link_by_index(index)).transpose()?.flatten();
+    Ok(MoveFact {
+        name: name.to_owned(),
+        claimed_by,
+        port_of: controller.map(|controller| controller.name),
+        wireless: paths.sys_class_net.join(&link.name).join("phy80211").exists(),
+        unsettled: paths.udev.join("control").exists()
+            && !paths.udev.join(format!("data/n{}", link.index)).exists(),
+        link: Some(link),
+    })
 }
 
 /// A machine without an id is no error: names alone are stable too.
@@ -136,8 +212,15 @@ fn machine_id(paths: &NetPaths) -> Option<[u8; 16]> {
     names::parse_machine_id(&std::fs::read_to_string(&paths.machine_id).ok()?)
 }
 
-fn addresses(paths: &NetPaths, route: &mut Socket<Route>, veth: &Veth) -> Result<Vec<AddressFact>> {
-    let all = veth.local_addresses().map(|net| net.addr()).chain(veth.host_addresses());
+fn addresses(
+    paths: &NetPaths,
+    route: &mut Socket<Route>,
+    config: &NetworkConfig,
+) -> Result<Vec<AddressFact>> {
+    let all = plan::pairs(config).flat_map(|pair| {
+        let local = pair.local.iter().map(|net| net.addr());
+        local.chain(pair.host).collect::<Vec<_>>()
+    });
     all.map(|address| {
         let bound = route.bound_to(address)?;
         let link = bound.map(|bound| route.link_by_index(bound.link)).transpose()?.flatten();

@@ -50,6 +50,7 @@ mod error;
 mod facts;
 #[cfg(test)]
 mod fixture;
+mod moved;
 pub mod names;
 mod netns;
 mod nft;
@@ -59,15 +60,16 @@ mod route;
 mod shared;
 mod socket;
 mod sysctl;
+mod zone;
 
 pub use apply::{Applied, apply, encode};
 pub use config::{ExtraVeth, Forward, ForwardTo, MovedLink, Nat, NetworkConfig, Protocol, SubLink, Veth};
 pub use error::{Error, ErrorKind, Errors, Holder, KernelError, LinkRole, Result};
-pub use facts::{AddressFact, BoundTo, NetFacts, NetPaths, PortFact};
+pub use facts::{AddressFact, BoundTo, MoveFact, NetFacts, NetPaths, PortFact};
 pub use nft::{Element, TABLE, foreign_forward_drops};
 pub use plan::{
-    BridgePort, ContainerEnd, Families, GROUP, GROUP_MASK, GROUP_MASQUERADE, HostEnd, Mac, NatPlan,
-    NetworkPlan, Resource, VethPlan, resources_for,
+    BridgePort, ContainerEnd, Families, GROUP, GROUP_MASK, GROUP_MASQUERADE, HostEnd, Mac, MovedLinkPlan,
+    NatPlan, NetworkPlan, Resource, SubLinkKind, SubLinkPlan, VethPlan, resources_for,
 };
 pub use reclaim::{Reclaimed, reclaim};
 pub use route::link::LinkFact;

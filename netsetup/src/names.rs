@@ -12,15 +12,19 @@ const SHORTEN_KEY: [u8; 16] = hex(b"e190a404a8ef4b518cccc33a9f11fca2");
 const HOST_KEY: [u8; 16] = hex(b"1a376fc746ec450bada3d53106605db1");
 /// `CONTAINER_HASH_KEY`: the MAC address of the container's end.
 const CONTAINER_KEY: [u8; 16] = hex(b"c3c4f919b557b21ce6cf1427039ceea2");
+/// `VETH_EXTRA_HOST_HASH_KEY` and `VETH_EXTRA_CONTAINER_HASH_KEY`: those of further pairs.
+const EXTRA_HOST_KEY: [u8; 16] = hex(b"48c7f6b7ea9d4c9eb728d4de91d5bf66");
+const EXTRA_CONTAINER_KEY: [u8; 16] = hex(b"af501761cef94d35840d2b2054bece59");
+/// `MACVLAN_HASH_KEY`.
+const MACVLAN_KEY: [u8; 16] = hex(b"00136dbc66834481bb0cf9511f24a66f");
 
 /// The 64 characters of the URL-safe alphabet of RFC 4648.
 const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// Name of the host's end of a veth pair, and the alternative name that carries the full one when it was too
-/// long for a link.
+/// Name of a link, and the alternative name that carries the full one when it was too long for a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostLinkName {
-    /// `ve-NAME` or `vb-NAME`, shortened to [`LINK_NAME_MAX`] bytes.
+    /// The name, such as `ve-NAME`, shortened to [`LINK_NAME_MAX`] bytes.
     pub name: String,
     /// The unshortened name, when it differs.
     pub altname: Option<String>,
@@ -29,7 +33,16 @@ pub struct HostLinkName {
 /// Names the host's end of `container`'s veth pair: `vb-` when a bridge takes it, `ve-` otherwise.
 #[must_use]
 pub fn host_link_name(container: &str, bridged: bool) -> HostLinkName {
-    let full = format!("{}{container}", if bridged { "vb-" } else { "ve-" });
+    shortened(format!("{}{container}", if bridged { "vb-" } else { "ve-" }))
+}
+
+/// Names a link in the container after its parent on the host: `prefix` is `mv-` for MACVLAN, `iv-` for IPVLAN.
+#[must_use]
+pub fn sub_link_name(prefix: &str, parent: &str) -> HostLinkName {
+    shortened(format!("{prefix}{parent}"))
+}
+
+fn shortened(full: String) -> HostLinkName {
     if full.len() <= LINK_NAME_MAX {
         return HostLinkName { name: full, altname: None };
     }
@@ -42,18 +55,34 @@ pub fn host_link_name(container: &str, bridged: bool) -> HostLinkName {
 /// MAC address of the host's end. Without a machine id it depends on the name alone, so it is stable all the same.
 #[must_use]
 pub fn host_mac(container: &str, machine_id: Option<[u8; 16]>) -> [u8; 6] {
-    mac(container, machine_id, &HOST_KEY)
+    mac(container, machine_id, &HOST_KEY, 0)
 }
 
 /// MAC address of the container's end.
 #[must_use]
 pub fn container_mac(container: &str, machine_id: Option<[u8; 16]>) -> [u8; 6] {
-    mac(container, machine_id, &CONTAINER_KEY)
+    mac(container, machine_id, &CONTAINER_KEY, 0)
 }
 
-fn mac(container: &str, machine_id: Option<[u8; 16]>, key: &[u8; 16]) -> [u8; 6] {
+/// MAC addresses of the host's and the container's end of the further veth pair with this index, from 0 on.
+#[must_use]
+pub fn extra_macs(container: &str, machine_id: Option<[u8; 16]>, index: usize) -> ([u8; 6], [u8; 6]) {
+    let end = |key| mac(container, machine_id, key, index);
+    (end(&EXTRA_HOST_KEY), end(&EXTRA_CONTAINER_KEY))
+}
+
+/// MAC address of the MACVLAN link with this index, from 0 on.
+#[must_use]
+pub fn macvlan_mac(container: &str, machine_id: Option<[u8; 16]>, index: usize) -> [u8; 6] {
+    mac(container, machine_id, &MACVLAN_KEY, index)
+}
+
+fn mac(container: &str, machine_id: Option<[u8; 16]>, key: &[u8; 16], index: usize) -> [u8; 6] {
     let mut input = machine_id.unwrap_or_default().to_vec();
     input.extend_from_slice(container.as_bytes());
+    if index > 0 {
+        input.extend((index as u64).to_le_bytes());
+    }
     let [a, b, c, d, e, f, ..] = siphash24(&input, key).to_le_bytes();
     // Neither multicast nor assigned by a vendor: ether_addr_mark_random().
     [a & 0xfe | 0x02, b, c, d, e, f]

@@ -6,6 +6,7 @@ use crate::facts::NetPaths;
 use crate::plan::Resource;
 use crate::shared::Shared;
 use crate::socket::{Route, Socket};
+use crate::zone;
 
 /// What [`reclaim`] found and removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,6 +35,7 @@ pub fn reclaim(
                     Socket::open().and_then(|mut socket| delete_link_of(&mut socket, container, name));
                 errors.note(deleted)
             }
+            Resource::Zone { bridge } => errors.note(zone::remove_if_empty(paths, bridge)),
             Resource::Registration { container } => leave(paths, container, &mut errors),
         };
         if removed == Some(true) {

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Protocol;
 use crate::error::{Error, Errors, Holder, Result};
 use crate::facts::NetPaths;
+use crate::moved::{self, Moved};
 use crate::nft::{self, Element};
 use crate::plan::{Families, NetworkPlan};
 use crate::socket::{Netfilter, Socket};
@@ -41,10 +42,13 @@ pub(crate) struct Registration {
     pub(crate) table: bool,
     /// The bridge it is on.
     pub(crate) bridge: Option<String>,
+    /// Links of the host that have moved into it, or are about to.
+    #[serde(default)]
+    pub(crate) moved: Vec<Moved>,
 }
 
 impl Registration {
-    pub(crate) fn of(plan: &NetworkPlan) -> Registration {
+    pub(crate) fn of(plan: &NetworkPlan, moved: Vec<Moved>) -> Registration {
         Registration {
             container: plan.container.clone(),
             addresses: plan.claimed_addresses(),
@@ -56,11 +60,13 @@ impl Registration {
                 .as_ref()
                 .and_then(|veth| veth.host.bridge.as_ref())
                 .map(|bridge| bridge.name.clone()),
+            moved,
         }
     }
 
     fn claims(&self) -> Vec<Claim> {
         let mut claims: Vec<Claim> = self.addresses.iter().copied().map(Claim::Address).collect();
+        claims.extend(self.moved.iter().flat_map(Moved::names).map(Claim::Link));
         for element in &self.elements {
             if let Element::Forward { protocol, host_address, host_port, .. } = element {
                 let claim = Claim::port(*protocol, *host_address, *host_port);
@@ -86,7 +92,13 @@ impl Registration {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Claim {
     Address(IpAddr),
-    Port { protocol: Protocol, host_address: Option<IpAddr>, port: u16 },
+    Port {
+        protocol: Protocol,
+        host_address: Option<IpAddr>,
+        port: u16,
+    },
+    /// A link of the host, by its name or an alternative one.
+    Link(String),
 }
 
 impl Claim {
@@ -97,6 +109,7 @@ impl Claim {
     fn path(&self, paths: &NetPaths) -> PathBuf {
         let key = match self {
             Claim::Address(address) => format!("address-{address}"),
+            Claim::Link(name) => format!("link-{name}"),
             Claim::Port { protocol, host_address: None, port } => format!("{protocol}-{port}"),
             Claim::Port { protocol, host_address: Some(address), port } => {
                 format!("{protocol}-{port}-{address}")
@@ -112,9 +125,12 @@ impl Claim {
 
     fn taken(&self, container: &str, holder: String) -> Error {
         let (container, holder) = (container.to_owned(), Holder::Container(holder));
-        match *self {
-            Claim::Address(address) => Error::AddressTaken { container, address, holder },
-            Claim::Port { protocol, port, .. } => Error::PortTaken { container, protocol, port, holder },
+        match self {
+            Claim::Address(address) => Error::AddressTaken { container, address: *address, holder },
+            Claim::Port { protocol, port, .. } => {
+                Error::PortTaken { container, protocol: *protocol, port: *port, holder }
+            }
+            Claim::Link(name) => Error::LinkTaken { container, link: name.clone(), holder },
         }
     }
 }
@@ -201,11 +217,23 @@ impl<'a> Shared<'a> {
         entered
     }
 
+    /// Gives up what an earlier instance that crashed has; the caller's own lock says that none runs.
+    pub(crate) fn leave_stale(paths: &'a NetPaths, container: &str) -> Result<()> {
+        let Some(shared) = Shared::lock_existing(paths)? else { return Ok(()) };
+        match shared.registration(container)? {
+            Some(stale) => shared.leave(&stale).map_err(first_of),
+            None => Ok(()),
+        }
+    }
+
     /// Undoes [`Shared::enter`], in whatever state it is; the last container takes table, settings and the lock
     /// itself along. Its file goes last: until then the next attempt knows what to do.
     pub(crate) fn leave(self, registration: &Registration) -> std::result::Result<(), Errors> {
         let mut errors = Errors::default();
         let own = &registration.container;
+        // What it has lost is lost: it does not keep the registration.
+        let mut lost = Errors::default();
+        moved::bring_back(self.paths, registration, &mut errors, &mut lost);
         let last = errors.note(self.users()).is_some_and(|users| users.iter().all(|user| user == own));
         let state = errors.note(self.state()).flatten();
         if last {
@@ -224,6 +252,7 @@ impl<'a> Shared<'a> {
         if last && errors.is_empty() {
             self.remove_directory(&mut errors);
         }
+        errors.extend(lost);
         errors.into_result()
     }
 

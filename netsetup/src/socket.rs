@@ -38,6 +38,7 @@ pub(crate) trait Family {
 }
 
 /// rtnetlink: links, addresses, routes.
+#[derive(Debug)]
 pub(crate) enum Route {}
 
 impl Family for Route {

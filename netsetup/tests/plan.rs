@@ -44,7 +44,7 @@ fn link(name: &str, kind: &str, alias: Option<&str>) -> LinkFact {
 }
 
 fn bridge_facts() -> NetFacts {
-    NetFacts { bridge: Some(link("br0", "bridge", None)), ..NetFacts::default() }
+    NetFacts { links: vec![("br0".into(), link("br0", "bridge", None))], ..NetFacts::default() }
 }
 
 #[track_caller]
@@ -95,7 +95,10 @@ fn bridge_has_the_host_address_and_translates_itself() {
     veth(&mut config).local_address = Some("10.233.1.2/24".parse().unwrap());
     let plan = plan(&config, &bridge_facts());
     let veth = plan.veth.as_ref().unwrap();
-    assert_eq!((veth.host.name.as_str(), veth.host.bridge.as_ref().unwrap().index), ("vb-nextcloud", 7));
+    assert_eq!(
+        (veth.host.name.as_str(), veth.host.bridge.as_ref().unwrap().index),
+        ("vb-nextcloud", Some(7))
+    );
     assert!(veth.host.addresses.is_empty() && veth.host.routes.is_empty() && !veth.host.route_localnet);
     assert_eq!(veth.container.gateways, ["10.233.1.1", "fc00::1"].map(|a| a.parse::<IpAddr>().unwrap()));
     assert!(plan.to_string().contains("nat: none"));
@@ -239,7 +242,7 @@ fn missing_links_are_refused() {
     assert!(
         refused(&config, &NetFacts::default()).contains("the bridge br0 does not exist; create it first")
     );
-    let bond = NetFacts { bridge: Some(link("br0", "bond", None)), ..NetFacts::default() };
+    let bond = NetFacts { links: vec![("br0".into(), link("br0", "bond", None))], ..NetFacts::default() };
     assert!(refused(&config, &bond).contains("the bridge br0 is a link of another kind"));
     plan(&config, &bridge_facts());
 }

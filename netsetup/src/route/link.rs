@@ -5,15 +5,15 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, Parseable};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecUnspec, InetDevConf, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask,
-    LinkFlags, LinkInfo, LinkMessage, Prop,
+    AfSpecInet, AfSpecUnspec, InetDevConf, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoVeth, IpVlanMode,
+    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, MacVlanMode, Prop,
 };
 use nix::errno::Errno;
 use serde::Serialize;
 
 use super::NEW;
 use crate::error::Result;
-use crate::plan::{ContainerEnd, HostEnd};
+use crate::plan::{ContainerEnd, HostEnd, Mac, SubLinkKind, SubLinkPlan};
 use crate::socket::{Batch, Route, Socket};
 
 const RTM_NEWLINK: u16 = 16;
@@ -40,6 +40,10 @@ pub struct LinkFact {
     pub alias: Option<String>,
     /// Index of the other end of a veth pair.
     pub peer: Option<u32>,
+    /// Index of the bridge, bond or VRF that it is a port of.
+    pub controller: Option<u32>,
+    /// MAC address, where it has one of that form.
+    pub mac: Option<Mac>,
 }
 
 impl LinkFact {
@@ -52,6 +56,8 @@ impl LinkFact {
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::Group(group) => link.group = group,
                 LinkAttribute::Link(peer) => link.peer = Some(peer),
+                LinkAttribute::Controller(controller) => link.controller = Some(controller),
+                LinkAttribute::Address(mac) => link.mac = mac.try_into().ok().map(Mac),
                 LinkAttribute::PropList(properties) => {
                     link.altnames.extend(properties.into_iter().filter_map(|property| match property {
                         Prop::AltIfName(name) => Some(name),
@@ -76,11 +82,18 @@ impl LinkFact {
 /// long as none has a qdisc of its own, so only XDP programs and qdiscs that a container attaches miss them.
 const QUEUES: [LinkAttribute; 2] = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
 
-/// Adds the veth pair: the host's end up and in its group, the container's end born in the namespace `netns`.
+/// Adds the veth pair: the host's end in its group and on the bridge with the index `bridge`, the container's end born in
+/// the namespace `netns`.
 ///
 /// The container's end must not be asked to come up here: the kernel opens it before it knows its peer and fails
 /// with ENOTCONN (veth_open, Linux 6.18).
-pub(crate) fn add_veth(batch: &mut Batch, host: &HostEnd, container: &ContainerEnd, netns: BorrowedFd<'_>) {
+pub(crate) fn add_veth(
+    batch: &mut Batch,
+    host: &HostEnd,
+    container: &ContainerEnd,
+    bridge: Option<u32>,
+    netns: BorrowedFd<'_>,
+) {
     let mut peer = LinkMessage::default();
     peer.attributes = vec![
         LinkAttribute::IfName(container.name.clone()),
@@ -89,17 +102,17 @@ pub(crate) fn add_veth(batch: &mut Batch, host: &HostEnd, container: &ContainerE
     ];
     peer.attributes.extend(QUEUES);
     let mut message = LinkMessage::default();
-    message.header.flags = LinkFlags::Up;
-    message.header.change_mask = LinkFlags::Up;
+    if host.up {
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+    }
     message.attributes = vec![
         LinkAttribute::IfName(host.name.clone()),
         LinkAttribute::Address(host.mac.0.to_vec()),
         LinkAttribute::Group(host.group),
     ];
     message.attributes.extend(QUEUES);
-    if let Some(bridge) = &host.bridge {
-        message.attributes.push(LinkAttribute::Controller(bridge.index));
-    }
+    message.attributes.extend(bridge.map(LinkAttribute::Controller));
     message.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::Kind(InfoKind::Veth),
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
@@ -129,7 +142,12 @@ pub(crate) fn mark(batch: &mut Batch, index: u32, host: &HostEnd) {
 pub(crate) fn add_altname(batch: &mut Batch, index: u32, altname: &str) {
     let mut message = LinkMessage::default();
     message.header.index = index;
-    message.attributes = vec![LinkAttribute::PropList(vec![Prop::AltIfName(altname.into())])];
+    push_altname(batch, message, None, altname);
+}
+
+fn push_altname(batch: &mut Batch, mut message: LinkMessage, of: Option<&str>, altname: &str) {
+    message.attributes = of.map(|name| LinkAttribute::IfName(name.into())).into_iter().collect();
+    message.attributes.push(LinkAttribute::PropList(vec![Prop::AltIfName(altname.into())]));
     let flags = NLM_F_APPEND | NLM_F_CREATE | NLM_F_EXCL;
     batch.push(RTM_NEWLINKPROP, flags, &message, format!("add the alternative name {altname}"));
 }
@@ -140,7 +158,7 @@ pub(crate) fn up(batch: &mut Batch, index: u32, name: &str) {
     message.header.index = index;
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
-    batch.push(RTM_SETLINK, 0, &message, format!("bring {name} up inside the container"));
+    batch.push(RTM_SETLINK, 0, &message, format!("bring {name} up"));
 }
 
 /// The two indexes in the echo of [`add_veth`]: the host's end, the container's end.
@@ -149,7 +167,95 @@ pub(crate) fn veth_indexes(echo: &[u8]) -> Option<(u32, u32)> {
     Some((link.index, link.peer?))
 }
 
+/// Adds a MACVLAN link in bridge mode, or an IPVLAN link in L2 mode, on top of `parent`, born in the namespace `netns`. The
+/// kernel looks the parent up where the request comes from.
+pub(crate) fn add_sub_link(batch: &mut Batch, link: &SubLinkPlan, netns: BorrowedFd<'_>) {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(link.name.clone()),
+        LinkAttribute::Link(link.parent_index),
+        LinkAttribute::NetNsFd(netns.as_raw_fd()),
+    ];
+    message.attributes.extend(link.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+    let (kind, data) = match link.kind {
+        SubLinkKind::Macvlan => {
+            (InfoKind::MacVlan, InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Bridge)]))
+        }
+        SubLinkKind::Ipvlan => (InfoKind::IpVlan, InfoData::IpVlan(vec![InfoIpVlan::Mode(IpVlanMode::L2)])),
+    };
+    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]));
+    let doing = format!("create the {} link {} on {}", link.kind, link.name, link.parent);
+    batch.push(RTM_NEWLINK, NEW, &message, doing);
+}
+
+/// Gives a link that has just been made the alternative name, by its name.
+pub(crate) fn add_altname_to(batch: &mut Batch, name: &str, altname: &str) {
+    push_altname(batch, LinkMessage::default(), Some(name), altname);
+}
+
+/// Adds a bridge.
+pub(crate) fn add_bridge(batch: &mut Batch, name: &str, up: bool) {
+    let mut message = LinkMessage::default();
+    if up {
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+    }
+    message.attributes = vec![
+        LinkAttribute::IfName(name.into()),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
+    ];
+    batch.push(RTM_NEWLINK, NEW, &message, format!("create the bridge {name}"));
+}
+
+/// Moves a link into another network namespace, under another name where one is given. The kernel closes it on the way,
+/// and takes its addresses; alternative names stay.
+pub(crate) fn move_to(
+    batch: &mut Batch,
+    link: &LinkFact,
+    rename: Option<&str>,
+    netns: BorrowedFd<'_>,
+    where_to: &str,
+) {
+    let mut message = LinkMessage::default();
+    message.header.index = link.index;
+    message.attributes = vec![LinkAttribute::NetNsFd(netns.as_raw_fd())];
+    message.attributes.extend(rename.map(|name| LinkAttribute::IfName(name.into())));
+    let under = rename.map(|name| format!(" as {name}")).unwrap_or_default();
+    batch.push(RTM_SETLINK, 0, &message, format!("move the link {} {where_to}{under}", link.name));
+}
+
+/// Renames a link.
+pub(crate) fn rename(batch: &mut Batch, link: &LinkFact, name: &str) {
+    let mut message = LinkMessage::default();
+    message.header.index = link.index;
+    message.attributes = vec![LinkAttribute::IfName(name.into())];
+    batch.push(RTM_SETLINK, 0, &message, format!("rename the link {} to {name}", link.name));
+}
+
 impl Socket<Route> {
+    /// The ports of a bridge.
+    pub(crate) fn ports_of(&mut self, bridge: &LinkFact) -> Result<Vec<LinkFact>> {
+        // The kernel sends no others.
+        let only = vec![LinkAttribute::Controller(bridge.index)];
+        let mut ports = self.list(only, format!("list the ports of {}", bridge.name))?;
+        ports.retain(|port| port.controller == Some(bridge.index));
+        Ok(ports)
+    }
+
+    /// All links of the namespace.
+    pub(crate) fn links(&mut self) -> Result<Vec<LinkFact>> {
+        self.list(Vec::new(), "list the links".into())
+    }
+
+    fn list(&mut self, only: Vec<LinkAttribute>, doing: String) -> Result<Vec<LinkFact>> {
+        let mut message = LinkMessage::default();
+        message.attributes = only;
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let mut links = Vec::new();
+        self.dump(RTM_GETLINK, &message, doing, |payload| links.extend(LinkFact::parse(payload)))?;
+        Ok(links)
+    }
+
     /// The link with this name or alternative name, if there is one.
     pub(crate) fn link_by_name(&mut self, name: &str) -> Result<Option<LinkFact>> {
         let mut message = LinkMessage::default();

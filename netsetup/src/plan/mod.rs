@@ -1,19 +1,28 @@
 //! The plan: every link, address, route, rule element and setting, checked and decided before anything is made.
 //! Pure data: it comes from a [`NetworkConfig`] and [`NetFacts`], and prints as a tree.
 
-use std::fmt;
+mod inside;
+mod mac;
+mod pair;
+
 use std::net::{IpAddr, SocketAddr};
 
-use ipnet::{IpNet, Ipv6Net};
-use serde::{Deserialize, Serialize, Serializer};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::check;
 use crate::config::{Forward, Nat, NetworkConfig, Veth};
 use crate::error::Result;
 use crate::facts::NetFacts;
-use crate::names::{self, HostLinkName};
+use crate::names;
 use crate::nft::Element;
 use crate::sysctl::SysctlChange;
+
+pub use inside::{MovedLinkPlan, SubLinkKind, SubLinkPlan};
+pub(crate) use inside::{inside_name, sub_link_name};
+pub use mac::Mac;
+pub use pair::{BridgePort, ContainerEnd, HostEnd, VethPlan};
+pub(crate) use pair::{Pair, pairs};
 
 /// Interface group of the containers' links on the host: "nix" in ASCII, with room for a policy below.
 /// `ip link show group 1852405760` lists them. A group vanishes with its link, so it needs no clean-up.
@@ -26,32 +35,6 @@ pub const GROUP_MASQUERADE: u32 = GROUP | 1;
 /// Begins the alias of every link of ours; the container's name follows.
 pub(crate) const ALIAS_PREFIX: &str = "nixrun:";
 
-/// A MAC address; prints as `02:00:00:00:00:01`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mac(pub [u8; 6]);
-
-impl Mac {
-    /// The link-local IPv6 address that derives from it (RFC 4291, appendix A).
-    fn link_local(self) -> Ipv6Net {
-        let [a, b, c, d, e, f] = self.0;
-        let address = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
-        Ipv6Net::new_assert(address.into(), 64)
-    }
-}
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
-impl Serialize for Mac {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
 /// The network of one container, as it will be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NetworkPlan {
@@ -59,6 +42,12 @@ pub struct NetworkPlan {
     pub container: String,
     /// The veth pair; the loopback link comes up in any case.
     pub veth: Option<VethPlan>,
+    /// Further veth pairs.
+    pub extra_veths: Vec<VethPlan>,
+    /// Links of the host that move into the container.
+    pub moved: Vec<MovedLinkPlan>,
+    /// MACVLAN and IPVLAN links in the container.
+    pub sub_links: Vec<SubLinkPlan>,
     /// Which packets get the host's address on their way out.
     pub nat: NatPlan,
     /// Families that the host must forward.
@@ -77,67 +66,6 @@ pub struct Families {
     pub ipv4: bool,
     /// IPv6.
     pub ipv6: bool,
-}
-
-/// Both ends of the veth pair.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct VethPlan {
-    /// The end on the host.
-    pub host: HostEnd,
-    /// The end in the container.
-    pub container: ContainerEnd,
-}
-
-/// The veth pair's end on the host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HostEnd {
-    /// Name, at most 15 bytes.
-    pub name: String,
-    /// The full name, where it is longer.
-    pub altname: Option<String>,
-    /// MAC address.
-    pub mac: Mac,
-    /// Interface group: [`GROUP`] or [`GROUP_MASQUERADE`].
-    pub group: u32,
-    /// The alias that marks the link as this container's.
-    pub alias: String,
-    /// The bridge that takes it.
-    pub bridge: Option<BridgePort>,
-    /// Its link-local address, where it speaks IPv6: the one the kernel would choose, and then test for a second
-    /// or two, in which it forwards no packet to the container, since it has no address to look for it with.
-    pub link_local: Option<Ipv6Net>,
-    /// Addresses; none with a bridge.
-    pub addresses: Vec<IpNet>,
-    /// Addresses of the container that the host reaches through this link; none with a bridge.
-    pub routes: Vec<IpAddr>,
-    /// Whether answers to connections from 127.0.0.0/8 may come in (IPv4 sysctl `route_localnet`).
-    pub route_localnet: bool,
-    /// Whether the host forwards IPv4 packets that come in.
-    pub forwarding: bool,
-}
-
-/// The bridge that takes the host's end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct BridgePort {
-    /// Name of the bridge.
-    pub name: String,
-    /// Its interface index.
-    pub index: u32,
-}
-
-/// The veth pair's end in the container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ContainerEnd {
-    /// Name.
-    pub name: String,
-    /// MAC address.
-    pub mac: Mac,
-    /// Its link-local address, where it speaks IPv6; see [`HostEnd::link_local`].
-    pub link_local: Option<Ipv6Net>,
-    /// Addresses with their prefixes.
-    pub addresses: Vec<IpNet>,
-    /// Gateways: each gets a route of its own through the link, and a default route through it.
-    pub gateways: Vec<IpAddr>,
 }
 
 /// Which packets get the host's address on their way out.
@@ -163,8 +91,13 @@ pub enum Resource {
         /// Its name.
         name: String,
     },
-    /// What the container has in the state shared by all: addresses, ports, nftables elements, its part in the
-    /// host's settings. A file in the state directory says what they are.
+    /// A bridge that goes with its last port.
+    Zone {
+        /// Its name.
+        bridge: String,
+    },
+    /// What the container has in the state shared by all: addresses, ports, links of the host, nftables elements, its
+    /// part in the host's settings. A file in the state directory says what they are.
     Registration {
         /// Name of the container.
         container: String,
@@ -180,10 +113,14 @@ impl NetworkPlan {
     pub fn new(config: &NetworkConfig, facts: &NetFacts) -> Result<NetworkPlan> {
         check::config(config)?;
         check::facts(config, facts)?;
+        let config = &*facts.resolved(config);
         let forwarding = forwarding(config);
         Ok(NetworkPlan {
             container: config.container.clone(),
             veth: config.veth.as_ref().map(|veth| VethPlan::new(config, veth, facts, forwarding)),
+            extra_veths: VethPlan::extra(config, facts),
+            moved: inside::moved(config, facts),
+            sub_links: inside::sub_links(config, facts),
             nat: nat(config),
             forwarding,
             sysctls: facts.sysctls.clone(),
@@ -194,16 +131,27 @@ impl NetworkPlan {
     /// What the plan makes outside the container's namespaces.
     #[must_use]
     pub fn resources(&self) -> Vec<Resource> {
-        let link = self.veth.iter().map(|veth| Resource::Link { name: veth.host.name.clone() });
+        let links = self.pairs().map(|pair| Resource::Link { name: pair.host.name.clone() });
+        let zone = self.zone().map(|bridge| Resource::Zone { bridge: bridge.name.clone() });
         let registration =
             self.registers().then(|| Resource::Registration { container: self.container.clone() });
-        link.chain(registration).collect()
+        links.chain(zone).chain(registration).collect()
     }
 
-    /// Whether the container has a part in the state that containers share: all with a veth pair, so that their
-    /// addresses are known, except on a bridge without any.
+    /// The veth pair and the further ones.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = &VethPlan> {
+        self.veth.iter().chain(&self.extra_veths)
+    }
+
+    /// The bridge that is made with its first port and removed with its last one.
+    pub(crate) fn zone(&self) -> Option<&BridgePort> {
+        self.pairs().filter_map(|pair| pair.host.bridge.as_ref()).find(|bridge| bridge.zone)
+    }
+
+    /// Whether the container has a part in the state that containers share: all with an address or with a link of the
+    /// host, so that these are known.
     pub(crate) fn registers(&self) -> bool {
-        self.needs_table() || !self.claimed_addresses().is_empty()
+        self.needs_table() || !self.claimed_addresses().is_empty() || !self.moved.is_empty()
     }
 
     /// Whether the nftables table must be there: for the elements, for the masquerade that hangs on the link's
@@ -214,7 +162,7 @@ impl NetworkPlan {
 
     /// Addresses that no other container may have.
     pub(crate) fn claimed_addresses(&self) -> Vec<IpAddr> {
-        self.veth.iter().flat_map(|veth| &veth.container.addresses).map(IpNet::addr).collect()
+        self.pairs().flat_map(|pair| &pair.container.addresses).map(IpNet::addr).collect()
     }
 }
 
@@ -223,50 +171,6 @@ impl NetworkPlan {
 pub fn resources_for(container: &str) -> Vec<Resource> {
     let link = |bridged| Resource::Link { name: names::host_link_name(container, bridged).name };
     vec![link(false), link(true), Resource::Registration { container: container.into() }]
-}
-
-impl VethPlan {
-    fn new(config: &NetworkConfig, veth: &Veth, facts: &NetFacts, forwarding: Families) -> VethPlan {
-        let bridged = veth.bridge.is_some();
-        let HostLinkName { name, altname } = names::host_link_name(&config.container, bridged);
-        let masquerade = nat(config) == NatPlan::Private;
-        let bridge = facts.bridge.as_ref().filter(|_| bridged);
-        let speaks_ipv6 = veth.host_address6.is_some() || veth.local_address6.is_some();
-        let mac = Mac(names::host_mac(&config.container, facts.machine_id));
-        let host = HostEnd {
-            name,
-            altname,
-            mac,
-            group: if masquerade { GROUP_MASQUERADE } else { GROUP },
-            alias: format!("{ALIAS_PREFIX}{}", config.container),
-            bridge: bridge.map(|bridge| BridgePort { name: bridge.name.clone(), index: bridge.index }),
-            link_local: (speaks_ipv6 && !bridged).then(|| mac.link_local()),
-            addresses: if bridged { Vec::new() } else { veth.host_addresses().map(IpNet::from).collect() },
-            routes: if bridged { Vec::new() } else { veth.local_addresses().map(|net| net.addr()).collect() },
-            route_localnet: !bridged && config.forwards.iter().any(|forward| hears_loopback(config, forward)),
-            forwarding: !bridged && forwarding.ipv4,
-        };
-        let mac =
-            veth.container_mac.unwrap_or_else(|| names::container_mac(&config.container, facts.machine_id));
-        let container = ContainerEnd {
-            name: veth.container_link.clone(),
-            mac: Mac(mac),
-            link_local: speaks_ipv6.then(|| Mac(mac).link_local()),
-            addresses: veth.local_addresses().collect(),
-            gateways: veth.host_addresses().collect(),
-        };
-        VethPlan { host, container }
-    }
-}
-
-impl Veth {
-    pub(crate) fn host_addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.host_address.map(IpAddr::from).into_iter().chain(self.host_address6.map(IpAddr::from))
-    }
-
-    pub(crate) fn local_addresses(&self) -> impl Iterator<Item = IpNet> {
-        self.local_address.map(IpNet::from).into_iter().chain(self.local_address6.map(IpNet::from))
-    }
 }
 
 /// A bridge's packets are not this container's alone: whoever set the bridge up translates them, or not.

@@ -1,5 +1,7 @@
 //! Every check of a configuration, by itself and against the host, before anything exists.
 
+mod links;
+
 use std::collections::HashSet;
 use std::net::IpAddr;
 
@@ -7,7 +9,7 @@ use crate::config::{ForwardTo, Nat, NetworkConfig, Protocol, Veth};
 use crate::error::{Error, Holder, LinkRole, Result};
 use crate::facts::{AddressFact, NetFacts, PortFact};
 use crate::names::LINK_NAME_MAX;
-use crate::plan::{ALIAS_PREFIX, GROUP, GROUP_MASK};
+use crate::plan::{ALIAS_PREFIX, GROUP, GROUP_MASK, pairs};
 use crate::route::link::LinkFact;
 
 /// Longest name of a container: a hostname's, Linux's `__NEW_UTS_LEN`.
@@ -23,16 +25,14 @@ pub(crate) fn config(config: &NetworkConfig) -> Result<()> {
     }
     // In the configuration for the front ends to fill; refused until they are planned.
     let later = [
-        ("further veth pairs", !config.extra_veths.is_empty()),
-        ("links that move in", !config.interfaces.is_empty()),
-        ("MACVLAN or IPVLAN links", !config.macvlans.is_empty() || !config.ipvlans.is_empty()),
-        ("veth pairs that stay down", config.veth.as_ref().is_some_and(|veth| !veth.up)),
-        ("zones", config.veth.as_ref().is_some_and(|veth| veth.make_bridge)),
         ("forwards to addresses that the container sets", config.forward_to != ForwardTo::Configured),
         ("SCTP forwards", config.forwards.iter().any(|forward| forward.protocol == Protocol::Sctp)),
     ];
     if let Some((what, _)) = later.iter().find(|(_, asked)| *asked) {
         return invalid(format!("{what} are not in this version of nixrun"));
+    }
+    if let Some(reason) = links::bad(config) {
+        return invalid(reason);
     }
     let Some(veth) = &config.veth else {
         return match (&config.nat, config.forwards.first()) {
@@ -44,9 +44,7 @@ pub(crate) fn config(config: &NetworkConfig) -> Result<()> {
             _ => Ok(()),
         };
     };
-    if let Some(reason) =
-        bad_veth(veth).or_else(|| bad_nat(config, veth)).or_else(|| bad_forward(config, veth))
-    {
+    if let Some(reason) = bad_nat(config, veth).or_else(|| bad_forward(config, veth)) {
         return invalid(reason);
     }
     Ok(())
@@ -54,29 +52,12 @@ pub(crate) fn config(config: &NetworkConfig) -> Result<()> {
 
 /// Checks what was asked against the host.
 pub(crate) fn facts(config: &NetworkConfig, facts: &NetFacts) -> Result<()> {
-    let Some(veth) = &config.veth else { return Ok(()) };
+    links::facts(config, facts)?;
     let container = || config.container.clone();
-    for (name, link) in &facts.host_links {
-        if !is_ours(link, &config.container) {
-            return Err(Error::LinkTaken {
-                container: container(),
-                link: name.clone(),
-                holder: holder_of(link),
-            });
-        }
-    }
-    let missing = |role, link: &str, problem| {
-        Err(Error::NoSuchLink { container: container(), role, link: link.into(), problem })
+    let missing = |role, link: &str, problem: &str| {
+        let (link, problem) = (link.into(), problem.into());
+        Err(Error::NoSuchLink { container: container(), role, link, problem })
     };
-    if let Some(bridge) = &veth.bridge {
-        match &facts.bridge {
-            None => return missing(LinkRole::Bridge, bridge, "does not exist; create it first"),
-            Some(link) if link.kind.as_deref() != Some("bridge") => {
-                return missing(LinkRole::Bridge, bridge, "is a link of another kind");
-            }
-            Some(_) => {}
-        }
-    }
     if let Nat::Interface(name) = &config.nat {
         match &facts.way_out {
             None => {
@@ -93,7 +74,7 @@ pub(crate) fn facts(config: &NetworkConfig, facts: &NetFacts) -> Result<()> {
         }
     }
     for fact in &facts.addresses {
-        if let Some(holder) = address_conflict(config, veth, fact) {
+        if let Some(holder) = address_conflict(config, fact) {
             return Err(Error::AddressTaken { container: container(), address: fact.address, holder });
         }
     }
@@ -135,32 +116,6 @@ pub(crate) fn holder_of(link: &LinkFact) -> Holder {
 fn is_container_link(link: &LinkFact) -> bool {
     let nspawn = link.kind.as_deref() == Some("veth") && link.name.starts_with("ve-");
     nspawn || link.group & GROUP_MASK == GROUP
-}
-
-fn bad_veth(veth: &Veth) -> Option<String> {
-    let bridge = veth.bridge.as_deref();
-    if let Some((what, name)) =
-        [("the link in the container", Some(veth.container_link.as_str())), ("the bridge", bridge)]
-            .into_iter()
-            .find_map(|(what, name)| name.filter(|name| !is_link_name(name)).map(|name| (what, name)))
-    {
-        return Some(format!(
-            "{what} cannot be called {name:?}: a link's name has 1 to {LINK_NAME_MAX} bytes, without space, '/', ':' or '%', \
-             and is none of lo, all and default"
-        ));
-    }
-    if veth.container_mac.is_some_and(|mac| mac[0] & 1 != 0 || mac == [0; 6]) {
-        return Some("the MAC address of the container must be a unicast address".into());
-    }
-    let addresses = veth.host_addresses().chain(veth.local_addresses().map(|net| net.addr()));
-    for address in addresses {
-        let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
-        if address.is_unspecified() || address.is_multicast() || address.is_loopback() || broadcast {
-            return Some(format!("{address} cannot be the address of a link"));
-        }
-    }
-    let twice = veth.host_addresses().find(|host| veth.local_addresses().any(|local| local.addr() == *host));
-    twice.map(|address| format!("{address} is given to both ends; the host and the container need one each"))
 }
 
 fn bad_nat(config: &NetworkConfig, veth: &Veth) -> Option<String> {
@@ -213,7 +168,7 @@ fn is_link_name(name: &str) -> bool {
 
 /// The container's own address must be nobody else's. The host's may be that of other pairs too, since each is a
 /// point-to-point link: NixOS configurations give the same one to many containers.
-fn address_conflict(config: &NetworkConfig, veth: &Veth, fact: &AddressFact) -> Option<Holder> {
+fn address_conflict(config: &NetworkConfig, fact: &AddressFact) -> Option<Holder> {
     if let Some(other) = fact.claimed_by.as_ref().filter(|name| **name != config.container) {
         return Some(Holder::Container(other.clone()));
     }
@@ -223,9 +178,10 @@ fn address_conflict(config: &NetworkConfig, veth: &Veth, fact: &AddressFact) -> 
     if !bound.local && matches!(holder_of(&bound.link), Holder::Container(_)) {
         return None;
     }
-    let of_host = veth.host_addresses().any(|address| address == fact.address);
+    let pair = pairs(config).find(|pair| pair.host.contains(&fact.address));
     // With a bridge the host's address is the bridge's, or another router's behind it.
-    let shared = of_host && (veth.bridge.is_some() || bound.local && is_container_link(&bound.link));
+    let shared =
+        pair.is_some_and(|pair| pair.bridge.is_some() || bound.local && is_container_link(&bound.link));
     (!shared).then(|| holder_of(&bound.link))
 }
 

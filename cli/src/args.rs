@@ -5,12 +5,13 @@
 //! argument names. Help, errors, and options before the command go through the full definition.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use netsetup::{Forward, Nat};
 use runtime::{CapSet, Console};
 
+use crate::systemd_nspawn::PROGRAM;
 use crate::{exit, nspawn};
 
 /// What the user asked for.
@@ -70,8 +71,19 @@ pub enum Command {
     Plan(PlanArgs),
     /// Remove what a container left behind whose nixrun was killed.
     Reclaim(ReclaimArgs),
+    /// Take systemd-nspawn's command line; so does nixrun when it is called by the name systemd-nspawn.
+    #[command(disable_help_flag = true)]
+    Nspawn(NspawnArgs),
     /// Check whether this host has what containers need.
     Doctor(DoctorArgs),
+}
+
+/// Options of `nspawn`: systemd-nspawn's own, which clap does not read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct NspawnArgs {
+    /// As of systemd-nspawn; `nixrun nspawn --help` lists them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+    pub words: Vec<OsString>,
 }
 
 /// Options of `boot`.
@@ -311,6 +323,56 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, cla
     match command.and_then(|name| parse_only(name, &args[1..])) {
         Some(invocation) => Ok(invocation),
         None => Invocation::try_parse_from(args),
+    }
+}
+
+/// A call in the manner of systemd-nspawn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// What getopt's messages and `--help` call the program.
+    pub program: String,
+    /// Options of every command.
+    pub global: Global,
+    /// The words behind the program's name.
+    pub words: Vec<OsString>,
+}
+
+impl Call {
+    /// Recognises one without clap: `systemd-nspawn …`, or `nixrun nspawn …` with options of every command before
+    /// `nspawn`.
+    #[must_use]
+    pub fn of_nspawn(words: &[OsString]) -> Option<Call> {
+        let (program, mut rest) = words.split_first()?;
+        let mut global = Global { host_root: "/".into(), verbose: 0, quiet: false };
+        if Path::new(program).file_name() == Some(PROGRAM.as_ref()) {
+            let program = program.to_string_lossy().into_owned();
+            return Some(Call { program, global, words: rest.to_vec() });
+        }
+        loop {
+            let (word, behind) = rest.split_first()?;
+            rest = behind;
+            match word.to_str()? {
+                "nspawn" => {
+                    return Some(Call {
+                        words: rest.to_vec(),
+                        ..Call::of_command(&global, Default::default())
+                    });
+                }
+                "--host-root" => {
+                    let (root, behind) = rest.split_first()?;
+                    (global.host_root, rest) = (root.into(), behind);
+                }
+                "-v" | "--verbose" => global.verbose = global.verbose.saturating_add(1),
+                "-q" | "--quiet" => global.quiet = true,
+                _ => return None,
+            }
+        }
+    }
+
+    /// What clap has read.
+    #[must_use]
+    pub fn of_command(global: &Global, args: NspawnArgs) -> Call {
+        Call { program: "nixrun nspawn".to_owned(), global: global.clone(), words: args.words }
     }
 }
 

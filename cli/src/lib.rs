@@ -48,4 +48,5 @@ pub mod nspawn_run;
 pub mod ops;
 pub mod output;
 pub mod signals;
+pub mod systemd_nspawn;
 pub mod unit_property;

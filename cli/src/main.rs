@@ -11,7 +11,11 @@ static ALLOCATOR: Bump = Bump::new();
 
 fn main() -> ExitCode {
     ALLOCATOR.populate();
-    ExitCode::from(match args::parse(std::env::args_os()) {
+    let words: Vec<_> = std::env::args_os().collect();
+    if let Some(call) = args::Call::of_nspawn(&words) {
+        return ExitCode::from(commands::nspawn(call));
+    }
+    ExitCode::from(match args::parse(words) {
         Ok(invocation) => commands::dispatch(invocation),
         Err(message) => output::usage(&message),
     })

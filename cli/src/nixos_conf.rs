@@ -320,7 +320,7 @@ fn usable(address: IpAddr) -> bool {
     !address.is_unspecified() && !address.is_loopback() && !address.is_multicast() && !broadcast
 }
 
-fn mac_address(value: &str) -> Result<[u8; 6], String> {
+pub(crate) fn mac_address(value: &str) -> Result<[u8; 6], String> {
     let expected =
         || "six bytes in hexadecimal such as 02:00:00:00:00:01, not a multicast address".to_owned();
     let mut mac = [0; 6];

@@ -15,13 +15,21 @@ use crate::exit;
 pub struct Output {
     quiet: bool,
     verbose: u8,
+    /// Whether lines on stderr are systemd-nspawn's, which nothing precedes.
+    bare: bool,
 }
 
 impl Output {
     /// As the options say.
     #[must_use]
     pub fn new(global: &Global) -> Output {
-        Output { quiet: global.quiet, verbose: global.verbose }
+        Output { quiet: global.quiet, verbose: global.verbose, bare: false }
+    }
+
+    /// In the manner of systemd-nspawn: lines begin with nothing of ours, and `quiet` leaves warnings.
+    #[must_use]
+    pub fn bare(quiet: bool, verbose: u8) -> Output {
+        Output { quiet, verbose, bare: true }
     }
 
     /// Prints text that ends in a newline or gets one.
@@ -53,34 +61,46 @@ impl Output {
     /// Says what is being done, with `-v`.
     pub fn info(&self, sentence: impl Display) {
         if self.verbose >= 1 {
-            to_stderr(&sentence);
+            self.say(&sentence);
         }
     }
 
     /// Says why, with `-vv`.
     pub fn debug(&self, sentence: impl Display) {
         if self.verbose >= 2 {
-            to_stderr(&sentence);
+            self.say(&sentence);
         }
     }
 
     /// Says what the user should know, such as how the container ended; not with `-q`.
     pub fn note(&self, sentence: impl Display) {
         if !self.quiet {
-            to_stderr(&sentence);
+            self.say(&sentence);
         }
     }
 
     /// Says what is not as asked for and yet no reason to stop; not with `-q`.
     pub fn warning(&self, sentence: impl Display) {
-        self.note(format_args!("warning: {sentence}"));
+        if self.bare {
+            self.say(&sentence);
+        } else {
+            self.note(format_args!("warning: {sentence}"));
+        }
     }
 
     /// Says why something failed.
     pub fn error(&self, sentence: impl Display) {
-        to_stderr(&sentence);
+        self.say(&sentence);
+    }
+
+    fn say(&self, sentence: &dyn Display) {
+        let name = if self.bare { "" } else { PREFIX };
+        let _ = io::stderr().lock().write_all(format!("{name}{sentence}\n").as_bytes());
     }
 }
+
+/// What begins a line on stderr.
+const PREFIX: &str = "nixrun: ";
 
 /// Prints what clap has to say and returns the exit code that goes with it.
 #[must_use]
@@ -97,12 +117,9 @@ pub fn usage(message: &clap::Error) -> u8 {
         let _ = io::stderr().lock().write_all(text.as_bytes());
         return exit::USAGE;
     }
-    to_stderr(&text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+    let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+    let _ = io::stderr().lock().write_all(format!("{PREFIX}{text}\n").as_bytes());
     exit::USAGE
-}
-
-fn to_stderr(sentence: &dyn Display) {
-    let _ = io::stderr().lock().write_all(format!("nixrun: {sentence}\n").as_bytes());
 }
 
 fn to_stdout(text: String) -> io::Result<()> {

@@ -26,24 +26,29 @@ pub(super) fn boot(args: &BootArgs, paths: &HostPaths, out: &Output) -> Result {
         // Away from the terminal of whoever said `start`. Fails only for a leader, who is away already.
         let _ = nix::unistd::setsid();
     }
-    let manner = Manner { restart: args.background || !in_unit(), talkative: true };
-    foreground(manner, paths, out, || ops::boot_request(&args.name, args.nat.nat.clone(), console, paths))
+    let restart = args.background || !in_unit();
+    let manner = Manner { restart, talkative: true, grace: GRACE, announce: None };
+    foreground(&manner, paths, out, || ops::boot_request(&args.name, args.nat.nat.clone(), console, paths))
 }
 
 /// A command's output goes where ours goes; a terminal gets a pty, so that job control works inside.
 pub(super) fn run(args: &RunArgs, paths: &HostPaths, out: &Output) -> Result {
     let console = if terminal() { Console::Interactive } else { Console::Pipe };
-    let manner = Manner { restart: !in_unit(), talkative: false };
-    foreground(manner, paths, out, || ops::run_request(args, console))
+    let manner = Manner { restart: !in_unit(), talkative: false, grace: GRACE, announce: None };
+    foreground(&manner, paths, out, || ops::run_request(args, console))
 }
 
 /// How a container is run.
-#[derive(Debug, Clone, Copy)]
-struct Manner {
+#[derive(Debug, Clone)]
+pub(super) struct Manner {
     /// Whether a reboot starts it again; a unit does that itself, on exit code 133.
-    restart: bool,
+    pub(super) restart: bool,
     /// Whether warnings and an ordinary end are worth a line, as with nspawn; after `run` of a command they are not.
-    talkative: bool,
+    pub(super) talkative: bool,
+    /// How long it may take to shut down before it is killed.
+    pub(super) grace: Duration,
+    /// What is said before the first start.
+    pub(super) announce: Option<String>,
 }
 
 /// Whether a service manager started us and will see how we end.
@@ -51,14 +56,14 @@ fn in_unit() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
 }
 
-fn terminal() -> bool {
+pub(super) fn terminal() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
 /// Runs the container, again as long as it reboots: the request is made anew each time, because a reboot is how
 /// an update of its configuration takes effect. A unit restarts us instead.
-fn foreground(
-    manner: Manner,
+pub(super) fn foreground(
+    manner: &Manner,
     paths: &HostPaths,
     out: &Output,
     request: impl Fn() -> std::result::Result<Request, Error>,
@@ -70,13 +75,14 @@ fn foreground(
         signals: Some(&signals),
         output: Some(stdout.as_fd()),
         input: Some(stdin.as_fd()),
-        grace: GRACE,
+        grace: manner.grace,
     };
+    let mut announce = manner.announce.as_deref();
     loop {
         let begun = Instant::now();
         let request = request()?;
         let name = request.container.name.clone();
-        let outcome = once(&request, &attached, notify.as_ref(), manner, paths, out)?;
+        let outcome = once(&request, &attached, notify.as_ref(), manner, announce.take(), paths, out)?;
         let code = ended(&name, outcome, manner, out);
         if outcome != Outcome::Rebooted || !manner.restart {
             return Ok(code);
@@ -90,7 +96,8 @@ fn once(
     request: &Request,
     attached: &Attached<'_>,
     notify: Option<&HostNotify>,
-    manner: Manner,
+    manner: &Manner,
+    announce: Option<&str>,
     paths: &HostPaths,
     out: &Output,
 ) -> std::result::Result<Outcome, Error> {
@@ -101,6 +108,9 @@ fn once(
     }
     for warning in planned.notes.iter().chain(&planned.container.warnings) {
         if manner.talkative { out.warning(warning) } else { out.info(warning) }
+    }
+    if let Some(line) = announce {
+        out.note(line);
     }
     let ready_at_once = !planned.container.notify_ready;
     let running = planned.start(paths)?;
@@ -156,7 +166,7 @@ fn report(name: &str, event: &Event, notify: Option<&HostNotify>, out: &Output) 
 }
 
 /// The line that nspawn prints (tests of nixpkgs look for it), and the exit code.
-fn ended(name: &str, outcome: Outcome, manner: Manner, out: &Output) -> u8 {
+fn ended(name: &str, outcome: Outcome, manner: &Manner, out: &Output) -> u8 {
     let ordinary =
         |line: std::fmt::Arguments<'_>| if manner.talkative { out.note(line) } else { out.info(line) };
     match outcome {
@@ -179,7 +189,7 @@ fn ended(name: &str, outcome: Outcome, manner: Manner, out: &Output) -> u8 {
         Outcome::Killed(signal) => {
             let signal = names::name(signal);
             let signal = signal.strip_prefix("SIG").unwrap_or(&signal);
-            out.note(format_args!("Container {name} terminated by signal {signal}."));
+            out.error(format_args!("Container {name} terminated by signal {signal}."));
             exit::FAILURE
         }
     }

@@ -3,16 +3,19 @@
 mod boot;
 mod control;
 mod exec;
+mod nspawn;
 mod show;
 mod signals;
 mod start;
 
 use runtime::HostPaths;
 
+pub use nspawn::nspawn;
+
 use crate::args::{Command, Invocation};
-use crate::exit;
 use crate::ops::Error;
 use crate::output::Output;
+use crate::{args, exit};
 
 /// The result of a command: its exit code.
 pub(crate) type Result = std::result::Result<u8, Error>;
@@ -22,6 +25,9 @@ pub(crate) type Result = std::result::Result<u8, Error>;
 pub fn dispatch(invocation: Invocation) -> u8 {
     let out = Output::new(&invocation.global);
     let paths = HostPaths::below(&invocation.global.host_root);
+    if let Command::Nspawn(args) = invocation.command {
+        return nspawn(args::Call::of_command(&invocation.global, args));
+    }
     // Directories and files of ours have the permissions we give them, whatever shell we come from.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let result = match invocation.command {
@@ -35,6 +41,7 @@ pub fn dispatch(invocation: Invocation) -> u8 {
         Command::Exec(args) => return exec::exec(&args, &paths, &out),
         Command::Plan(args) => show::plan(&args, &paths, &out),
         Command::Reclaim(args) => control::reclaim(&args, &paths, &out),
+        Command::Nspawn(_) => Ok(exit::USAGE),
         Command::Doctor(args) => show::doctor(args.format, &paths, &out),
     };
     result.unwrap_or_else(|error| {

@@ -45,6 +45,8 @@ impl Stop {
     /// Somebody asks: the first time to shut down, the second time to be killed.
     pub(super) fn request(&mut self) {
         match self.state {
+            // Nobody listens to SIGKILL, and nobody has to.
+            State::Running if self.signal == libc::SIGKILL => self.state = State::Kill,
             State::Running => {
                 self.state = State::Wanted { announced: false };
                 self.deadline = Instant::now().checked_add(self.grace);

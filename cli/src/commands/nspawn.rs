@@ -1,0 +1,96 @@
+//! `nixrun nspawn`, and nixrun as systemd-nspawn.
+
+use std::cell::Cell;
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use runtime::{Console, HostPaths};
+
+use super::Result;
+use super::boot::{Manner, foreground, terminal};
+use crate::args::Call;
+use crate::exit;
+use crate::ops::{self, Error};
+use crate::output::Output;
+use crate::systemd_nspawn::{self, Asked, Meaning, Stop, Surroundings};
+
+/// Does what a command line of systemd-nspawn asks for, and returns the exit code.
+#[must_use]
+pub fn nspawn(call: Call) -> u8 {
+    // As systemd-nspawn does: files that we make have the modes that we give them.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    let out = Output::bare(call.global.quiet, call.global.verbose);
+    let paths = HostPaths::below(&call.global.host_root);
+    let here = std::env::current_dir().unwrap_or_else(|_| "/".into());
+    let asked = match systemd_nspawn::parse(&call.program, &call.words, &here) {
+        Ok(asked) => asked,
+        Err(Stop::Print(text)) => {
+            return match out.text(text) {
+                Ok(()) => exit::SUCCESS,
+                Err(_) => exit::FAILURE,
+            };
+        }
+        Err(Stop::Fault(sentence)) => {
+            out.error(sentence);
+            return exit::FAILURE;
+        }
+    };
+    run(asked, &call, &here, &paths).unwrap_or_else(|error| {
+        out.error(error);
+        exit::FAILURE
+    })
+}
+
+fn run(asked: Asked, call: &Call, here: &Path, paths: &HostPaths) -> Result {
+    let around =
+        Surroundings { here, variable: &variable, paths, terminal: terminal(), listen_fds: listen_fds() };
+    let meaning = |asked| systemd_nspawn::meaning(asked, around).map_err(Error::Other);
+    if asked.cleanup {
+        return cleanup(&asked, call, around);
+    }
+    let first = meaning(asked.clone())?;
+    let out = Output::bare(first.quiet || call.global.quiet, call.global.verbose);
+    let manner = Manner {
+        restart: !first.keep_unit,
+        talkative: true,
+        grace: Duration::MAX,
+        announce: Some(announcement(&first)),
+    };
+    // A reboot reads the settings again.
+    let first = Cell::new(Some(first));
+    foreground(&manner, paths, &out, || match first.take() {
+        Some(first) => Ok(first.request),
+        None => Ok(meaning(asked.clone())?.request),
+    })
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+/// Number of sockets that a service manager has passed to this very process (sd_listen_fds(3)).
+fn listen_fds() -> u32 {
+    let number = |name| variable(name)?.to_str()?.parse::<u32>().ok();
+    if number("LISTEN_PID") == Some(std::process::id()) { number("LISTEN_FDS").unwrap_or(0) } else { 0 }
+}
+
+fn announcement(meaning: &Meaning) -> String {
+    let container = &meaning.request.container;
+    let mut text = format!("Spawning container {} on {}.", container.name, meaning.root.display());
+    if container.console == Console::Interactive {
+        text += "\nPress Ctrl-] three times within 1s to kill container.";
+    }
+    text
+}
+
+/// What `--cleanup` does: whatever a container of this name left behind is removed.
+fn cleanup(asked: &Asked, call: &Call, around: Surroundings<'_>) -> Result {
+    let name = systemd_nspawn::machine_name(asked, around).map_err(Error::Other)?;
+    let reclaimed = ops::reclaim(Some(&name), around.paths)?;
+    let out = Output::bare(asked.quiet || call.global.quiet, call.global.verbose);
+    for one in &reclaimed {
+        out.info(format_args!("Removed what container {} had left behind.", one.name));
+    }
+    Ok(exit::SUCCESS)
+}

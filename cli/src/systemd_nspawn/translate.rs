@@ -1,0 +1,289 @@
+//! From what was asked to what runtime and netsetup are asked for.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use netsetup::{ForwardTo, Nat, NetworkConfig, Veth};
+use runtime::{
+    CapSet, Console, ContainerConfig, Credential, Execution, HostPaths, Integration, JournalLink,
+    LinkJournal, Mount, Network, Payload, ResolvConf, RootOptions, Security, Timezone, UserNamespace,
+};
+
+use super::asked::{Asked, ConsoleMode, CredentialSource, Start};
+use super::environment::{self, Variables};
+use super::root::{self, Names};
+use super::{Meaning, Surroundings, check};
+use crate::ops::Request;
+use crate::signals;
+
+/// systemd's limit for one credential, and for all together.
+const CREDENTIAL_SIZE: u64 = 1 << 20;
+
+pub(super) fn translate(asked: Asked, around: Surroundings<'_>) -> Result<Meaning, String> {
+    let mut variables = environment::read(around.variable)?;
+    if asked.share_system {
+        let view = &mut variables.view;
+        (view.share_ipc, view.share_pid, view.share_uts) = (true, true, true);
+    }
+    let names = root::names(&asked, around.here, around.paths)?;
+    check::check(&asked, &variables.view)?;
+    let mode = console_mode(&asked, around.terminal);
+    let rootfs = root::resolve(&names, &asked, variables.check_os_release)?;
+    let payload = payload(&asked, &names, &rootfs, around)?;
+
+    let mut container = ContainerConfig::new(&names.machine, &rootfs, payload);
+    container.root = root_options(&asked, &names);
+    container.hostname = asked.hostname.clone();
+    container.uuid = asked.uuid;
+    container.users = asked.users.unwrap_or(UserNamespace::Host);
+    container.ownership = check::ownership(&asked);
+    container.mounts = mounts(&asked);
+    (container.add_capabilities, container.drop_capabilities) = capabilities(&asked);
+    container.security = security(&asked, &variables);
+    container.execution = Execution {
+        limits: asked.limits.clone(),
+        oom_score_adjust: asked.oom_score_adjust,
+        cpu_affinity: asked.cpu_affinity.clone(),
+    };
+    container.integration = integration(&asked, around)?;
+    container.kernel_view = variables.view.clone();
+    container.console = mode;
+    container.stop_signal = stop_signal(&asked);
+    container.notify_ready = asked.notify_ready;
+    container.tty_gid = tty_group(around.paths);
+    if let Some(manager) = variables.manager.clone() {
+        container.manager = manager;
+    }
+    container.network = match &asked.network.namespace_path {
+        Some(path) => Network::Join(path.clone()),
+        None if asked.network.is_private() => Network::Private,
+        None => Network::Host,
+    };
+    let network =
+        (container.network == Network::Private).then(|| network(&asked, &names.machine, &variables));
+    let request = Request { container, network, notes: variables.notes, wait_for_links: true };
+    Ok(Meaning {
+        request,
+        root: rootfs,
+        // Our words must not get between those of a command that has our stderr.
+        quiet: asked.quiet || mode == Console::Pipe,
+        keep_unit: asked.keep_unit,
+    })
+}
+
+fn console_mode(asked: &Asked, terminal: bool) -> Console {
+    match asked.console {
+        Some(ConsoleMode::Interactive) => Console::Interactive,
+        Some(ConsoleMode::ReadOnly) => Console::ReadOnly,
+        Some(ConsoleMode::Passive) => Console::Passive,
+        Some(ConsoleMode::Pipe) => Console::Pipe,
+        Some(ConsoleMode::Autopipe) if !terminal => Console::Pipe,
+        Some(ConsoleMode::Autopipe) => Console::Interactive,
+        None if terminal => Console::Interactive,
+        None => Console::ReadOnly,
+    }
+}
+
+fn payload(asked: &Asked, names: &Names, rootfs: &Path, around: Surroundings<'_>) -> Result<Payload, String> {
+    // Of a root that is not there yet, or in an image, nothing can be looked up.
+    let known = !names.image && rootfs.is_dir() && asked.pivot_root.is_none();
+    let find = |programs: &[&'static str]| {
+        if known { root::first_of(programs, rootfs) } else { programs.first().copied() }
+    };
+    let shell = asked.start != Start::Boot && asked.parameters.is_empty();
+    let argv: Vec<OsString> = if asked.start == Start::Boot {
+        let Some(init) = find(&root::INITS) else {
+            return Err(format!(
+                "execv({}) failed: none of them is in {}; name a program without --boot",
+                root::INITS.join(", "),
+                rootfs.display()
+            ));
+        };
+        std::iter::once(init.into()).chain(asked.parameters.iter().cloned()).collect()
+    } else if shell {
+        let Some(shell) = find(&["/bin/bash", "/bin/sh"]) else {
+            return Err(format!(
+                "execv(/bin/bash, /bin/sh) failed: there is no shell in {}; name a program",
+                rootfs.display()
+            ));
+        };
+        vec![shell.into(), "-l".into()]
+    } else {
+        asked.parameters.clone()
+    };
+    let value = |(name, value): &(String, Option<String>)| {
+        let value = value.clone().map(OsString::from).or_else(|| (around.variable)(name))?;
+        Some((OsString::from(name), value))
+    };
+    let mut env: Vec<(OsString, OsString)> = Vec::new();
+    if asked.start != Start::Boot && !asked.environment.iter().any(|(name, _)| name == "LANG") {
+        env.push(("LANG".into(), "C.UTF-8".into()));
+    }
+    env.extend(asked.environment.iter().filter_map(value));
+    Ok(Payload {
+        argv,
+        env,
+        cwd: asked.chdir.clone().or_else(|| (!shell).then(|| "/".into())),
+        user: asked.user.clone().filter(|user| !user.is_empty()),
+        as_pid2: asked.start == Start::Pid2,
+        listen_fds: around.listen_fds,
+    })
+}
+
+fn root_options(asked: &Asked, names: &Names) -> RootOptions {
+    RootOptions {
+        image: names.image,
+        template: asked.template.clone().filter(|_| !asked.ephemeral),
+        read_only: asked.read_only || (names.read_only && !asked.ephemeral),
+        volatile: asked.volatile,
+        ephemeral: asked.ephemeral,
+        pivot: asked.pivot_root.clone(),
+    }
+}
+
+/// As systemd-nspawn sorts them: what lies below another mount comes after it, and on one path a bind mount before a
+/// tmpfs, that before an overlay, and last what hides.
+fn mounts(asked: &Asked) -> Vec<Mount> {
+    let kind = |mount: &Mount| match mount {
+        Mount::Bind { .. } => 0,
+        Mount::Tmpfs { .. } => 1,
+        Mount::Overlay { .. } => 2,
+        _ => 3,
+    };
+    let mut mounts = asked.mounts.clone();
+    mounts.sort_by(|a, b| a.target().cmp(b.target()).then(kind(a).cmp(&kind(b))));
+    mounts
+}
+
+/// What is added to the default set and what is taken from it.
+fn capabilities(asked: &Asked) -> (CapSet, CapSet) {
+    let only = |name| CapSet::parse(name).unwrap_or_default();
+    let mut drop = asked.drop_capability;
+    let private = asked.network.is_private();
+    let shifted = match asked.users {
+        None | Some(UserNamespace::Host | UserNamespace::Identity) => false,
+        Some(UserNamespace::Range { base, .. }) => base > 0,
+        Some(_) => true,
+    };
+    // Ports below 1024 of the host's network belong to the host's root.
+    if shifted && !private {
+        drop = drop.union(only("CAP_NET_BIND_SERVICE"));
+    }
+    // Another's network namespace is not the container's own to configure, unless --private-network says so.
+    let joined = asked.network.namespace_path.is_some() && !private;
+    if joined {
+        drop = drop.union(only("CAP_NET_ADMIN").difference(asked.capability));
+    }
+    (asked.capability, drop)
+}
+
+fn security(asked: &Asked, variables: &Variables) -> Security {
+    Security {
+        ambient_capabilities: asked.ambient_capability,
+        no_new_privileges: asked.no_new_privileges,
+        system_calls: asked.system_calls.clone(),
+        suppress_sync: asked.suppress_sync.unwrap_or(variables.suppress_sync),
+        personality: asked.personality,
+        devices: Vec::new(),
+        nested: false,
+    }
+}
+
+/// Without a signal of its own a container is ended at once, but with an init, which knows one.
+fn stop_signal(asked: &Asked) -> i32 {
+    let default = if asked.start == Start::Boot { signals::SIGRTMIN + 3 } else { libc::SIGKILL };
+    asked.kill_signal.unwrap_or(default)
+}
+
+fn integration(asked: &Asked, around: Surroundings<'_>) -> Result<Integration, String> {
+    let journal = LinkJournal { mode: JournalLink::Auto, optional: true };
+    Ok(Integration {
+        resolv_conf: asked.resolv_conf.unwrap_or(ResolvConf::Auto),
+        timezone: asked.timezone.unwrap_or(Timezone::Auto),
+        journal: asked.link_journal.unwrap_or(journal),
+        credentials: credentials(asked, around)?,
+    })
+}
+
+fn credentials(asked: &Asked, around: Surroundings<'_>) -> Result<Vec<Credential>, String> {
+    let mut all = Vec::new();
+    let mut size = 0;
+    for (id, source) in &asked.credentials {
+        let value = match source {
+            CredentialSource::Value(value) => value.clone(),
+            CredentialSource::File(path) => read_credential(path)?,
+            CredentialSource::Inherited(name) => {
+                let Some(directory) = (around.variable)("CREDENTIALS_DIRECTORY") else {
+                    return Err(format!(
+                        "Credential not available (no credentials passed at all): {name}; name a file by an absolute \
+                         path"
+                    ));
+                };
+                read_credential(&Path::new(&directory).join(name))?
+            }
+        };
+        size += value.len() as u64;
+        if size > CREDENTIAL_SIZE {
+            return Err(format!(
+                "Credential '{id}' is too large: all together may have {CREDENTIAL_SIZE} bytes, use --bind-ro= for more"
+            ));
+        }
+        all.push(Credential { id: id.clone(), value });
+    }
+    Ok(all)
+}
+
+/// A file's content, or what a server writes that listens at a socket.
+fn read_credential(path: &Path) -> Result<Vec<u8>, String> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut value = Vec::new();
+        let most = CREDENTIAL_SIZE + 1;
+        if fs::metadata(path)?.file_type().is_socket() {
+            UnixStream::connect(path)?.take(most).read_to_end(&mut value)?;
+        } else {
+            fs::File::open(path)?.take(most).read_to_end(&mut value)?;
+        }
+        Ok(value)
+    };
+    read().map_err(|error| format!("Failed to read credential '{}': {error}", path.display()))
+}
+
+/// The links as systemd-nspawn makes them: no addresses, nothing is up but what is on a bridge, nothing is translated.
+fn network(asked: &Asked, machine: &str, variables: &Variables) -> NetworkConfig {
+    let links = &asked.network;
+    let veth = links.has_veth().then(|| Veth {
+        container_link: "host0".to_owned(),
+        bridge: links.bridge.clone().or_else(|| links.zone.clone()),
+        make_bridge: links.zone.is_some(),
+        up: false,
+        container_mac: variables.mac,
+        host_address: None,
+        host_address6: None,
+        local_address: None,
+        local_address6: None,
+    });
+    NetworkConfig {
+        veth,
+        extra_veths: links.extra_veths.clone(),
+        interfaces: links.interfaces.clone(),
+        macvlans: links.macvlans.clone(),
+        ipvlans: links.ipvlans.clone(),
+        nat: Nat::No,
+        forwards: asked.ports.clone(),
+        // Only a forward needs an address: one that nobody configured is no reason to watch for it.
+        forward_to: if asked.ports.is_empty() { ForwardTo::Configured } else { ForwardTo::Current },
+        ..NetworkConfig::new(machine)
+    }
+}
+
+/// The group of terminals is a matter of the distribution: 5 on most, 3 on NixOS.
+fn tty_group(paths: &HostPaths) -> u32 {
+    const USUAL: u32 = 5;
+    let groups = fs::read_to_string(paths.join("/etc/group")).unwrap_or_default();
+    let gid = groups.lines().find_map(|line| line.strip_prefix("tty:")?.split(':').nth(1)?.parse().ok());
+    gid.unwrap_or(USUAL)
+}

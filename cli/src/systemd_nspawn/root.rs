@@ -23,9 +23,6 @@ const MACHINES: [&str; 6] = [
     "/usr/lib/machines",
 ];
 
-/// Where an init is looked for, in systemd-nspawn's order.
-pub(super) const INITS: [&str; 3] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/sbin/init"];
-
 /// What the container is and is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Names {
@@ -189,14 +186,6 @@ fn check_tree(tree: &Path, asked: &Asked, check_os_release: bool) -> Result<(), 
         "Directory {} doesn't look like an OS root directory (os-release file is missing). Refusing.",
         new_root.display()
     ))
-}
-
-/// The first of these programs that a root has.
-pub(super) fn first_of(programs: &[&'static str], root: &Path) -> Option<&'static str> {
-    let inside = HostPaths::below(root);
-    let is_there =
-        |path: &&&str| lookup(&inside, Path::new(path)).is_ok_and(|found| found.metadata.is_file());
-    programs.iter().find(is_there).copied()
 }
 
 #[cfg(test)]

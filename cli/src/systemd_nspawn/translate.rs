@@ -10,15 +10,17 @@ use std::path::Path;
 use netsetup::{ForwardTo, Nat, NetworkConfig, Veth};
 use runtime::{
     CapSet, Console, ContainerConfig, Credential, Execution, HostPaths, Integration, JournalLink,
-    LinkJournal, Mount, Network, Payload, ResolvConf, RootOptions, Security, Timezone, UserNamespace,
+    LinkJournal, Mount, Network, Payload, Program, ResolvConf, RootOptions, Security, Timezone,
+    UserNamespace,
 };
 
 use super::asked::{Asked, ConsoleMode, CredentialSource, Start};
 use super::environment::{self, Variables};
 use super::root::{self, Names};
 use super::{Meaning, Surroundings, check};
-use crate::ops::Request;
+use crate::ops::{Request, UnitRequest};
 use crate::signals;
+use crate::unit_property::UnitProperty;
 
 /// systemd's limit for one credential, and for all together.
 const CREDENTIAL_SIZE: u64 = 1 << 20;
@@ -33,9 +35,7 @@ pub(super) fn translate(asked: Asked, around: Surroundings<'_>) -> Result<Meanin
     check::check(&asked, &variables.view)?;
     let mode = console_mode(&asked, around.terminal);
     let rootfs = root::resolve(&names, &asked, variables.check_os_release)?;
-    let payload = payload(&asked, &names, &rootfs, around)?;
-
-    let mut container = ContainerConfig::new(&names.machine, &rootfs, payload);
+    let mut container = ContainerConfig::new(&names.machine, &rootfs, payload(&asked, around));
     container.root = root_options(&asked, &names);
     container.hostname = asked.hostname.clone();
     container.uuid = asked.uuid;
@@ -49,11 +49,14 @@ pub(super) fn translate(asked: Asked, around: Surroundings<'_>) -> Result<Meanin
         oom_score_adjust: asked.oom_score_adjust,
         cpu_affinity: asked.cpu_affinity.clone(),
     };
-    container.integration = integration(&asked, around)?;
+    let view = &variables.view;
+    let register = asked.register.unwrap_or(true) && !view.share_pid && !view.share_uts;
+    container.integration = integration(&asked, register, around)?;
     container.kernel_view = variables.view.clone();
     container.console = mode;
     container.stop_signal = stop_signal(&asked);
     container.notify_ready = asked.notify_ready;
+    container.notify_socket = true;
     container.tty_gid = tty_group(around.paths);
     if let Some(manager) = variables.manager.clone() {
         container.manager = manager;
@@ -65,7 +68,8 @@ pub(super) fn translate(asked: Asked, around: Surroundings<'_>) -> Result<Meanin
     };
     let network =
         (container.network == Network::Private).then(|| network(&asked, &names.machine, &variables));
-    let request = Request { container, network, notes: variables.notes, wait_for_links: true };
+    let unit = unit(&asked, register, &mut variables.notes)?;
+    let request = Request { container, network, notes: variables.notes, wait_for_links: true, unit };
     Ok(Meaning {
         request,
         root: rootfs,
@@ -88,50 +92,25 @@ fn console_mode(asked: &Asked, terminal: bool) -> Console {
     }
 }
 
-fn payload(asked: &Asked, names: &Names, rootfs: &Path, around: Surroundings<'_>) -> Result<Payload, String> {
-    // Of a root that is not there yet, or in an image, nothing can be looked up.
-    let known = !names.image && rootfs.is_dir() && asked.pivot_root.is_none();
-    let find = |programs: &[&'static str]| {
-        if known { root::first_of(programs, rootfs) } else { programs.first().copied() }
-    };
-    let shell = asked.start != Start::Boot && asked.parameters.is_empty();
-    let argv: Vec<OsString> = if asked.start == Start::Boot {
-        let Some(init) = find(&root::INITS) else {
-            return Err(format!(
-                "execv({}) failed: none of them is in {}; name a program without --boot",
-                root::INITS.join(", "),
-                rootfs.display()
-            ));
-        };
-        std::iter::once(init.into()).chain(asked.parameters.iter().cloned()).collect()
-    } else if shell {
-        let Some(shell) = find(&["/bin/bash", "/bin/sh"]) else {
-            return Err(format!(
-                "execv(/bin/bash, /bin/sh) failed: there is no shell in {}; name a program",
-                rootfs.display()
-            ));
-        };
-        vec![shell.into(), "-l".into()]
-    } else {
-        asked.parameters.clone()
+fn payload(asked: &Asked, around: Surroundings<'_>) -> Payload {
+    let program = match (asked.start, asked.parameters.is_empty()) {
+        (Start::Boot, _) => Program::Init,
+        (Start::Pid1 | Start::Pid2, true) => Program::Shell,
+        (Start::Pid1 | Start::Pid2, false) => Program::Command,
     };
     let value = |(name, value): &(String, Option<String>)| {
         let value = value.clone().map(OsString::from).or_else(|| (around.variable)(name))?;
         Some((OsString::from(name), value))
     };
-    let mut env: Vec<(OsString, OsString)> = Vec::new();
-    if asked.start != Start::Boot && !asked.environment.iter().any(|(name, _)| name == "LANG") {
-        env.push(("LANG".into(), "C.UTF-8".into()));
-    }
-    env.extend(asked.environment.iter().filter_map(value));
-    Ok(Payload {
-        argv,
-        env,
-        cwd: asked.chdir.clone().or_else(|| (!shell).then(|| "/".into())),
+    Payload {
+        program,
+        env: asked.environment.iter().filter_map(value).collect(),
+        cwd: asked.chdir.clone(),
         user: asked.user.clone().filter(|user| !user.is_empty()),
         as_pid2: asked.start == Start::Pid2,
         listen_fds: around.listen_fds,
-    })
+        ..Payload::new(asked.parameters.clone())
+    }
 }
 
 fn root_options(asked: &Asked, names: &Names) -> RootOptions {
@@ -199,9 +178,26 @@ fn stop_signal(asked: &Asked) -> i32 {
     asked.kill_signal.unwrap_or(default)
 }
 
-fn integration(asked: &Asked, around: Surroundings<'_>) -> Result<Integration, String> {
+/// A container that stays in our unit has no scope to which slice and properties could apply.
+fn unit(asked: &Asked, register: bool, notes: &mut Vec<String>) -> Result<UnitRequest, String> {
+    if asked.keep_unit {
+        if asked.slice.is_some() || !asked.properties.is_empty() {
+            let note = "--keep-unit is in effect, --slice= and --property= settings will have no effect.";
+            notes.push(note.to_owned());
+        }
+        return Ok(UnitRequest { register, keep_unit: true, slice: None, properties: Vec::new() });
+    }
+    let property = |text: &String| {
+        text.parse::<UnitProperty>().map_err(|error| format!("Failed to parse --property= argument: {error}"))
+    };
+    let properties = asked.properties.iter().map(property).collect::<Result<_, _>>()?;
+    Ok(UnitRequest { register, keep_unit: false, slice: asked.slice.clone(), properties })
+}
+
+fn integration(asked: &Asked, register: bool, around: Surroundings<'_>) -> Result<Integration, String> {
     let journal = LinkJournal { mode: JournalLink::Auto, optional: true };
     Ok(Integration {
+        machine: register,
         resolv_conf: asked.resolv_conf.unwrap_or(ResolvConf::Auto),
         timezone: asked.timezone.unwrap_or(Timezone::Auto),
         journal: asked.link_journal.unwrap_or(journal),

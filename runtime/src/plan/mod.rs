@@ -187,6 +187,13 @@ fn unsupported(config: &ContainerConfig) -> Result<(), Error> {
         Mount::Tmpfs { .. } => false,
         _ => true,
     };
+    // What is decided by itself may as well be nothing.
+    let automatic = Integration {
+        resolv_conf: crate::config::ResolvConf::Auto,
+        timezone: crate::config::Timezone::Auto,
+        journal: crate::config::LinkJournal { mode: crate::config::JournalLink::Auto, optional: true },
+        ..Integration::default()
+    };
     let asked = [
         (
             "an image, a template, or a volatile, ephemeral or read-only root",
@@ -195,7 +202,11 @@ fn unsupported(config: &ContainerConfig) -> Result<(), Error> {
         ("a user namespace", config.users != UserNamespace::Host || config.ownership != Ownership::Off),
         ("this kind of mount", config.mounts.iter().any(bind)),
         ("containers inside the container", config.security.nested),
-        ("what is taken over from the host", config.integration != Integration::default()),
+        (
+            "what is taken over from the host",
+            ![Integration::default(), automatic]
+                .contains(&Integration { machine: false, ..config.integration.clone() }),
+        ),
         ("this view of the kernel", config.kernel_view != KernelView::default()),
         ("a network namespace by its path", matches!(config.network, Network::Join(_))),
     ];

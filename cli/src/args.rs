@@ -159,6 +159,9 @@ pub struct RunArgs {
     /// Take capabilities away.
     #[arg(long, value_name = "CAP,…", value_parser = nspawn::capabilities)]
     pub drop_capability: Vec<CapSet>,
+    /// Let containers run inside: nixrun, systemd-nspawn, podman.
+    #[arg(long)]
+    pub nested: bool,
     /// Signal that asks PID 1 to shut down: TERM for a command, SIGRTMIN+3 for an init when not given.
     #[arg(long, value_name = "SIGNAL", value_parser = nspawn::signal)]
     pub kill_signal: Option<i32>,

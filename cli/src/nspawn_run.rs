@@ -77,6 +77,7 @@ pub fn to_configs(
     container.mounts = mounts(args);
     container.add_capabilities = union(&args.capability);
     container.drop_capabilities = union(&args.drop_capability);
+    container.security.nested = args.nested;
     container.console = args.console.console.unwrap_or(console);
     let default_signal = if is_init { signals::SIGRTMIN + 3 } else { libc::SIGTERM };
     container.stop_signal = args.kill_signal.unwrap_or(default_signal);

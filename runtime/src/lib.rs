@@ -73,9 +73,9 @@ pub use host::{
     AskedFacts, CgroupFacts, Controllers, Driver, HostFacts, HostPaths, InitLimits, Node, OsRelease,
 };
 pub use launch::Paused;
-pub use plan::Setting;
 pub use plan::{
-    Attributes, CgroupPlan, Confinement, DevicePolicy, Entry, Limit, MountPlan, Namespaces, Plan, Source,
+    Attributes, CgroupPlan, Confinement, DevicePolicy, Entry, Limit, MountPlan, Namespaces, Plan, Setting,
+    Source,
 };
 pub use prepare::Prepared;
 pub use supervisor::{Event, Outcome, Supervisor};

@@ -22,8 +22,8 @@ pub struct Security {
     pub personality: Option<Personality>,
     /// Devices beyond those that every container may use.
     pub devices: Vec<DeviceAllow>,
-    /// What containers inside this one need: no masks over /proc that would forbid mounting it again, keyrings, bpf,
-    /// /dev/fuse and /dev/net/tun.
+    /// What containers inside this one need: a procfs and a sysfs out of the way, without which none could be mounted in
+    /// a user namespace, keyrings, bpf, /dev/fuse and /dev/net/tun.
     pub nested: bool,
 }
 

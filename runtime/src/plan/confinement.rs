@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::execution;
+use super::{execution, nested};
 use crate::caps::CapSet;
 use crate::config::{ContainerConfig, Personality, SystemCallRules};
 use crate::error::{Error, ErrorKind};
@@ -78,10 +78,14 @@ pub(super) fn plan(
         .hint("add them to its capabilities, too; what nixrun itself does not have it cannot give"));
     }
     check_personality(config)?;
+    let mut system_calls = asked.system_calls.clone();
+    if asked.nested {
+        nested::allow(&mut system_calls);
+    }
     let confinement = Confinement {
         ambient: asked.ambient_capabilities,
         no_new_privileges: asked.no_new_privileges,
-        system_calls: asked.system_calls.clone(),
+        system_calls,
         suppress_sync: asked.suppress_sync,
         personality: asked.personality,
         oom_score_adjust: execution::oom_score(config, host, warnings)?,

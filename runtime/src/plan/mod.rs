@@ -8,6 +8,7 @@ mod execution;
 mod identity;
 mod limits;
 mod mounts;
+mod nested;
 mod resources;
 
 use std::ffi::OsString;
@@ -201,7 +202,6 @@ fn unsupported(config: &ContainerConfig) -> Result<(), Error> {
         ),
         ("a user namespace", config.users != UserNamespace::Host || config.ownership != Ownership::Off),
         ("this kind of mount", config.mounts.iter().any(bind)),
-        ("containers inside the container", config.security.nested),
         (
             "what is taken over from the host",
             ![Integration::default(), automatic]

@@ -29,6 +29,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("nft", "nftables"),
     ("strace", "strace"),
     ("socat", "socat"),
+    ("bwrap", "bubblewrap"),
+    ("crun", "crun"),
     ("curl", "curl"),
     ("dbus-daemon", "dbus-daemon"),
     ("dbus-monitor", "dbus-bin"),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::nested;
 use crate::config::{BindSource, Console, ContainerConfig, Mount, Store};
 use crate::error::{Error, ErrorKind};
 use crate::host::{HostFacts, MASKED_PROC, READ_ONLY_PROC};
@@ -29,7 +30,8 @@ impl Attributes {
     const NONE: Attributes =
         Attributes { read_only: false, no_suid: false, no_dev: false, no_exec: false, strict_atime: false };
     const RO: Attributes = Attributes { read_only: true, ..Self::NONE };
-    const API: Attributes = Attributes { no_suid: true, no_dev: true, no_exec: true, ..Self::NONE };
+    pub(super) const API: Attributes =
+        Attributes { no_suid: true, no_dev: true, no_exec: true, ..Self::NONE };
     const API_RO: Attributes = Attributes { read_only: true, ..Self::API };
     const TMP: Attributes = Attributes { no_suid: true, no_dev: true, strict_atime: true, ..Self::NONE };
 
@@ -209,6 +211,9 @@ pub(super) fn plan(config: &ContainerConfig, host: &HostFacts) -> Result<Vec<Mou
     store(&mut mounts, config);
     custom(&mut mounts, config)?;
     proc(&mut mounts, host, private);
+    if config.security.nested {
+        mounts.extend(nested::mounts());
+    }
     if host.mqueue {
         mounts.push(mount("/dev/mqueue", Source::Kernel("mqueue"), Attributes::API));
     }
@@ -258,6 +263,9 @@ fn dev(mounts: &mut Vec<MountPlan>, config: &ContainerConfig) {
         entries.push(Entry::Device { path: name.into(), mode: 0o666, block: false, major, minor });
         entries.push(symlink(&format!("char/{major}:{minor}"), &format!("../{name}")));
     }
+    if config.security.nested {
+        entries.extend(nested::devices());
+    }
     let console = config.console != Console::Pipe;
     if console {
         entries.push(file("console", 0o600, ""));
@@ -290,6 +298,9 @@ fn run(mounts: &mut Vec<MountPlan>, config: &ContainerConfig, host: &HostFacts) 
         Entry::Fifo { path: "host/inaccessible/fifo".into(), mode: 0 },
         Entry::Socket { path: "host/inaccessible/sock".into(), mode: 0 },
     ];
+    if config.security.nested {
+        entries.push(nested::directory());
+    }
     for (name, block) in [("chr", false), ("blk", true)] {
         let path = Path::new("host/inaccessible").join(name);
         entries.push(Entry::Device { path, mode: 0, block, major: 0, minor: 0 });

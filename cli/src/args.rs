@@ -105,10 +105,10 @@ pub struct BootArgs {
 /// Who translates the container's addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct NatArg {
-    /// Translate private addresses on their way out of the host: through any link, not at all, or through
-    /// LINK only.
-    #[arg(long, value_name = "auto|no|LINK", default_value = "auto", value_parser = nspawn::nat)]
-    pub nat: Nat,
+    /// Translate private addresses on their way out of the host: through any link (auto), not at all, or through
+    /// LINK only; what the configuration says when not given, and else auto.
+    #[arg(long, value_name = "auto|no|LINK", value_parser = nspawn::nat)]
+    pub nat: Option<Nat>,
 }
 
 /// What the container's console is connected to.

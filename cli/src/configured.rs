@@ -1,5 +1,5 @@
-//! Which containers are configured on this host: the files in `/etc/nixos-containers`, and in `/etc/containers` where
-//! systems from before NixOS 22.05 keep them.
+//! Which containers are configured on this host: by `NAME.conf` in `/etc/nixos-containers`, or in `/etc/containers` where
+//! systems from before NixOS 22.05 keep them, and by `NAME.json` in `/etc/nixrun`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,6 +13,9 @@ use crate::nearest::nearest;
 /// Directories with configuration files, the one that counts first.
 const DIRECTORIES: [&str; 2] = ["/etc/nixos-containers", "/etc/containers"];
 
+/// Directory of the JSON files.
+const JSON_DIRECTORY: &str = "/etc/nixrun";
+
 /// Files in `/etc/containers` that podman and its kin own, without `.conf`.
 const NOT_CONTAINERS: [&str; 5] = ["containers", "libpod", "mounts", "registries", "storage"];
 
@@ -24,8 +27,17 @@ pub const NAME_MAX: usize = 64;
 pub struct Configured {
     /// The container's name.
     pub name: String,
-    /// Its configuration file.
+    /// Its configuration file; `NAME.conf` where it has both.
     pub file: PathBuf,
+}
+
+/// The files that configure a container, at least one of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Files {
+    /// `NAME.conf`.
+    pub conf: Option<PathBuf>,
+    /// `/etc/nixrun/NAME.json`.
+    pub json: Option<PathBuf>,
 }
 
 /// Why a container's configuration was not found.
@@ -42,14 +54,14 @@ pub enum FindError {
     },
     /// No file configures the container.
     #[error(
-        "cannot find a container called {name:?}: neither {} nor {} exists{}",
-        tried[0].display(), tried[1].display(), advice(suggestion.as_deref())
+        "cannot find a container called {name:?}: there is no {}, {} or {}{}",
+        tried[0].display(), tried[1].display(), tried[2].display(), advice(suggestion.as_deref())
     )]
     Unknown {
         /// The name.
         name: String,
         /// The files that could have configured it.
-        tried: [PathBuf; 2],
+        tried: [PathBuf; 3],
         /// A configured container with a similar name.
         suggestion: Option<String>,
     },
@@ -97,7 +109,7 @@ pub fn check_name(name: &str) -> Result<(), FindError> {
 /// [`FindError::List`] when a directory exists and cannot be read.
 pub fn list(host: &HostPaths) -> Result<Vec<Configured>, FindError> {
     let mut found = BTreeMap::new();
-    for directory in DIRECTORIES.map(|d| host.join(d)) {
+    for directory in DIRECTORIES.into_iter().chain([JSON_DIRECTORY]).map(|d| host.join(d)) {
         let failed = |source| FindError::List { directory: directory.clone(), source };
         let entries = match std::fs::read_dir(&directory) {
             Ok(entries) => entries,
@@ -114,16 +126,21 @@ pub fn list(host: &HostPaths) -> Result<Vec<Configured>, FindError> {
     Ok(found.into_iter().map(|(name, file)| Configured { name, file }).collect())
 }
 
-/// The configuration file of the container called `name`.
+/// The configuration files of the container called `name`.
 ///
 /// # Errors
 /// [`FindError::Name`], or [`FindError::Unknown`] with the nearest name that exists.
-pub fn find(name: &str, host: &HostPaths) -> Result<PathBuf, FindError> {
+pub fn find(name: &str, host: &HostPaths) -> Result<Files, FindError> {
     check_name(name)?;
-    let tried = DIRECTORIES.map(|d| host.join(d).join(format!("{name}.conf")));
-    if let Some(file) = tried.iter().find(|file| file.exists() && container_name(file).is_some()) {
-        return Ok(file.clone());
+    let conf = DIRECTORIES.map(|d| host.join(d).join(format!("{name}.conf")));
+    let json = host.join(JSON_DIRECTORY).join(format!("{name}.json"));
+    let there = |file: &&PathBuf| file.exists() && container_name(file).is_some();
+    let found = Files { conf: conf.iter().find(there).cloned(), json: Some(&json).filter(there).cloned() };
+    if found != Files::default() {
+        return Ok(found);
     }
+    let [new, old] = conf;
+    let tried = [new, old, json];
     // A directory that cannot be listed only costs the suggestion.
     let configured = list(host).unwrap_or_default();
     let suggestion = nearest(name, configured.iter().map(|c| c.name.as_str())).map(str::to_owned);
@@ -132,9 +149,10 @@ pub fn find(name: &str, host: &HostPaths) -> Result<PathBuf, FindError> {
 
 /// The container that a file would configure by its name.
 fn container_name(file: &Path) -> Option<&str> {
-    let name = file.file_name()?.to_str()?.strip_suffix(".conf")?;
-    let foreign = NOT_CONTAINERS.contains(&name)
-        && file.parent().and_then(Path::file_name).is_some_and(|d| d == "containers");
+    let directory = file.parent().and_then(Path::file_name)?;
+    let suffix = if directory == "nixrun" { ".json" } else { ".conf" };
+    let name = file.file_name()?.to_str()?.strip_suffix(suffix)?;
+    let foreign = directory == "containers" && NOT_CONTAINERS.contains(&name);
     (!foreign && check_name(name).is_ok()).then_some(name)
 }
 
@@ -182,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn both_directories_are_listed_without_podmans_files() {
+    fn all_directories_are_listed_without_podmans_files() {
         let (dir, paths) = host(&[
             "etc/containers/web.conf",
             "etc/containers/old.conf",
@@ -194,13 +212,22 @@ mod tests {
             "etc/nixos-containers/bad_name.conf",
             "etc/nixos-containers/web.conf.bak",
             "etc/nixos-containers/sub.conf/x",
+            "etc/nixrun/web.json",
+            "etc/nixrun/box.json",
+            "etc/nixrun/box.conf",
         ]);
         let found = list(&paths).unwrap();
         let names: Vec<_> = found.iter().map(|c| c.name.as_str()).collect();
-        assert_eq!(names, ["old", "storage", "web"]);
-        assert_eq!(found[2].file, dir.path().join("etc/nixos-containers/web.conf"));
-        assert_eq!(find("old", &paths).unwrap(), dir.path().join("etc/containers/old.conf"));
-        assert_eq!(find("web", &paths).unwrap(), dir.path().join("etc/nixos-containers/web.conf"));
+        assert_eq!(names, ["box", "old", "storage", "web"]);
+        assert_eq!(found[3].file, dir.path().join("etc/nixos-containers/web.conf"));
+        let files = |conf: Option<&str>, json: Option<&str>| Files {
+            conf: conf.map(|file| dir.path().join(file)),
+            json: json.map(|file| dir.path().join(file)),
+        };
+        assert_eq!(find("old", &paths).unwrap(), files(Some("etc/containers/old.conf"), None));
+        let both = files(Some("etc/nixos-containers/web.conf"), Some("etc/nixrun/web.json"));
+        assert_eq!(find("web", &paths).unwrap(), both);
+        assert_eq!(find("box", &paths).unwrap(), files(None, Some("etc/nixrun/box.json")));
         assert!(matches!(find("libpod", &paths), Err(FindError::Unknown { .. })));
     }
 
@@ -209,14 +236,14 @@ mod tests {
         let (_dir, paths) = host(&[]);
         assert_eq!(list(&paths).unwrap(), []);
         let sentence = find("web", &paths).unwrap_err().to_string();
-        assert!(sentence.ends_with("exists; `nixrun list` shows those that exist"), "{sentence}");
+        assert!(sentence.ends_with(".json; `nixrun list` shows those that exist"), "{sentence}");
     }
 
     #[test]
     fn an_unknown_name_brings_the_nearest_to_mind() {
         let (_dir, paths) = host(&["etc/nixos-containers/nextcloud.conf", "etc/nixos-containers/mail.conf"]);
         let sentence = find("nextclud", &paths).unwrap_err().to_string();
-        assert!(sentence.contains("\"nextclud\": neither "), "{sentence}");
+        assert!(sentence.contains("\"nextclud\": there is no "), "{sentence}");
         assert!(sentence.ends_with("; did you mean \"nextcloud\"?"), "{sentence}");
         assert!(matches!(find("../mail", &paths), Err(FindError::Name { .. })));
     }

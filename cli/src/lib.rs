@@ -4,14 +4,13 @@
 //! ```no_run
 //! use std::time::Duration;
 //!
-//! use netsetup::Nat;
-//! use nixrun::ops::{self, Planned};
+//! use nixrun::ops::{self, BootOptions, Planned};
 //! use runtime::supervisor::{Attached, Event};
 //! use runtime::{Console, HostPaths, Outcome};
 //!
 //! // `nixrun boot nextcloud`: its configuration, checked and planned; then locked, journalled and started.
 //! let paths = HostPaths::default();
-//! let request = ops::boot_request("nextcloud", Nat::Auto, Console::ReadOnly, &paths)?;
+//! let request = ops::boot_request("nextcloud", &BootOptions::default(), Console::ReadOnly, &paths)?;
 //! let running = Planned::new(&request, &paths)?.start(&paths)?;
 //! println!("PID 1 is process {}", running.state().leader.pid);
 //!
@@ -38,6 +37,7 @@ pub mod doctor;
 pub mod env_file;
 pub mod exit;
 pub mod forward;
+pub mod json;
 pub mod listen_fds;
 pub mod lookup;
 pub use runtime::nearest;
@@ -47,6 +47,7 @@ pub mod nspawn;
 pub mod nspawn_run;
 pub mod ops;
 pub mod output;
+pub mod settings;
 pub mod signals;
 pub mod systemd_nspawn;
 pub mod unit_property;

@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use netsetup::Forward;
+use runtime::UserNamespace;
 
 use crate::{env_file, forward};
 
@@ -113,6 +114,20 @@ pub enum PrivateUsers {
         /// Number of ids.
         count: u32,
     },
+}
+
+impl PrivateUsers {
+    /// As runtime is asked for it.
+    #[must_use]
+    pub fn namespace(self) -> UserNamespace {
+        match self {
+            PrivateUsers::No => UserNamespace::Host,
+            PrivateUsers::Yes => UserNamespace::OfRoot,
+            PrivateUsers::Pick => UserNamespace::Pick,
+            PrivateUsers::Identity => UserNamespace::Identity,
+            PrivateUsers::Range { base, count } => UserNamespace::Range { base, length: count },
+        }
+    }
 }
 
 impl FromStr for PrivateUsers {
@@ -287,14 +302,14 @@ fn forwards(value: &str) -> Result<Vec<Forward>, String> {
     Ok(found)
 }
 
-fn host_address(value: &str) -> Result<Ipv4Addr, String> {
+pub(crate) fn host_address(value: &str) -> Result<Ipv4Addr, String> {
     let address = value.strip_suffix("/32").unwrap_or(value).parse().ok();
     address.filter(|a| usable(IpAddr::V4(*a))).ok_or_else(|| {
         "an IPv4 address without a prefix (the host's end is a /32), such as 10.233.1.1".to_owned()
     })
 }
 
-fn host_address6(value: &str) -> Result<Ipv6Addr, String> {
+pub(crate) fn host_address6(value: &str) -> Result<Ipv6Addr, String> {
     let address = value.strip_suffix("/128").unwrap_or(value).parse().ok();
     address.filter(|a| usable(IpAddr::V6(*a))).ok_or_else(|| {
         "an IPv6 address without a prefix (the host's end is a /128), such as fc00::1".to_owned()

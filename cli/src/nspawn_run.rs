@@ -145,7 +145,7 @@ fn network(name: &str, args: &RunNetwork) -> Result<Option<NetworkConfig>, RunEr
     });
     Ok(Some(NetworkConfig {
         veth,
-        nat: args.nat.nat.clone(),
+        nat: args.nat.nat.clone().unwrap_or_default(),
         forwards: args.port.clone(),
         ..NetworkConfig::new(name)
     }))

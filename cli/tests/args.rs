@@ -69,7 +69,7 @@ fn defaults_are_the_documented_ones() {
     let Invocation { global, command: Command::Boot(boot) } = parse("nixrun boot web") else { panic!() };
     assert_eq!(global.host_root.to_str(), Some("/"));
     assert_eq!((global.verbose, global.quiet), (0, false));
-    assert_eq!((boot.nat.nat, boot.console.console), (Nat::Auto, None));
+    assert_eq!((boot.nat.nat, boot.console.console), (None, None));
     let Command::Run(run) = parse("nixrun run -D /r").command else { panic!() };
     assert!(
         run.command.is_empty() && !run.notify_ready && run.kill_signal.is_none() && run.machine.is_none()
@@ -85,7 +85,7 @@ fn values_are_typed() {
     };
     assert_eq!(
         (boot.nat.nat, boot.console.console),
-        (Nat::Interface("wan0".into()), Some(Console::ReadOnly))
+        (Some(Nat::Interface("wan0".into())), Some(Console::ReadOnly))
     );
     let Command::Kill(kill) = parse("nixrun kill web --signal SIGRTMIN+3").command else { panic!() };
     assert_eq!(kill.signal, Some(37));

@@ -5,10 +5,11 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use netsetup::{Nat, NetworkConfig, Veth};
+use netsetup::{NetworkConfig, Veth};
 use nixrun::nixos_boot::{self, Boot, BootError};
 use nixrun::nixos_conf;
-use runtime::{HostPaths, Mount, Network, Preparation, Store};
+use nixrun::settings::Settings;
+use runtime::{HostPaths, Mount, Network, Ownership, Personality, Preparation, Store, UserNamespace};
 
 const SYSTEM: &str = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nixos-system-web-24.11";
 const CONF: &str = "/etc/nixos-containers/web.conf";
@@ -44,7 +45,8 @@ impl Host {
 
     fn boot(&self, conf: &str) -> Result<Boot, BootError> {
         let conf = nixos_conf::parse(conf, Path::new(CONF)).unwrap();
-        nixos_boot::to_configs("web", &conf, &self.paths, Nat::Auto)
+        let settings = Settings::merge(Some(conf), None).unwrap();
+        nixos_boot::to_configs("web", &settings, &self.paths)
     }
 
     /// The sentence with which settings are refused; the host's own root is left out of it.
@@ -101,10 +103,10 @@ fn a_container_on_the_hosts_network() {
         ids: runtime::BindIds::Auto,
     };
     let expected = [
-        bind("/nix/var/nix/db", "/nix/var/nix/db", true),
         bind("/nix/var/nix/daemon-socket", "/nix/var/nix/daemon-socket", true),
-        bind("/nix/var/nix/profiles/per-container/web", "/nix/var/nix/profiles", false),
+        bind("/nix/var/nix/db", "/nix/var/nix/db", true),
         bind("/nix/var/nix/gcroots/per-container/web", "/nix/var/nix/gcroots", false),
+        bind("/nix/var/nix/profiles/per-container/web", "/nix/var/nix/profiles", false),
     ];
     assert_eq!(container.mounts, expected);
 }
@@ -146,6 +148,7 @@ fn the_start_scripts_conditions_decide_on_the_links() {
         ("HOST_BRIDGE=br0\n", true, true),
         ("HOST_ADDRESS=10.0.0.1\n", true, true),
         ("LOCAL_ADDRESS6=fc00::2\n", true, true),
+        ("LOCAL_MAC_ADDRESS=02:00:00:00:00:01\n", true, true),
     ] {
         let network = host.boot(&with_system(conf)).unwrap().network;
         assert_eq!((network.is_some(), network.is_some_and(|n| n.veth.is_some())), (private, veth), "{conf}");
@@ -268,23 +271,49 @@ fn a_container_that_was_never_built_is_refused() {
 }
 
 #[test]
-fn what_nixrun_cannot_do_yet_is_refused_by_name() {
+fn users_links_and_a_namespace_are_passed_on() {
     let host = Host::new();
-    for (line, what) in [
-        ("PRIVATE_USERS=pick", "user namespaces"),
-        ("PRIVATE_USERS=identity", "user namespaces"),
-        ("PRIVATE_USERS=0", "user namespaces"),
-        ("NETWORK_NAMESPACE_PATH=/run/netns/x", "joining a network namespace"),
-        ("INTERFACES=eth1", "moving links of the host"),
-        ("MACVLANS=eth1", "macvlans"),
-        ("EXTRA_NSPAWN_FLAGS=--bind=/a", "further systemd-nspawn options"),
+    let boot = |conf: &str| host.boot(&with_system(conf)).unwrap();
+    for (value, users, ownership) in [
+        ("no", UserNamespace::Host, Ownership::Off),
+        ("pick", UserNamespace::Pick, Ownership::Auto),
+        ("identity", UserNamespace::Identity, Ownership::Off),
+        ("131072", UserNamespace::Range { base: 131_072, length: 65536 }, Ownership::Off),
     ] {
-        let sentence = host.refusal(&with_system(line));
-        let (key, _) = line.split_once('=').unwrap();
-        let head = format!("{CONF}:2: {key} asks for {what}");
-        assert!(sentence.starts_with(&head), "{sentence}");
+        let container = boot(&format!("PRIVATE_USERS={value}")).container;
+        assert_eq!((container.users, container.ownership), (users, ownership), "{value}");
     }
-    host.boot(&with_system("PRIVATE_USERS=no\nINTERFACES=\nEXTRA_NSPAWN_FLAGS=' '\n")).unwrap();
+    let joined = boot("NETWORK_NAMESPACE_PATH=/run/netns/x");
+    assert_eq!(joined.container.network, Network::Join(host.path("/run/netns/x")));
+    assert_eq!(joined.network, None);
+    let linked = boot("INTERFACES='eth1 eth2:lan'\nMACVLANS=eth3");
+    assert_eq!(linked.container.network, Network::Private);
+    let network = linked.network.unwrap();
+    let moved: Vec<_> =
+        network.interfaces.iter().map(|l| (l.host_link.as_str(), l.container_link.as_deref())).collect();
+    assert_eq!(moved, [("eth1", None), ("eth2", Some("lan"))]);
+    assert_eq!(network.macvlans[0].parent, "eth3");
+    let empty = boot("PRIVATE_USERS=no\nINTERFACES=\nEXTRA_NSPAWN_FLAGS=' '\n");
+    assert_eq!((empty.container.network, empty.network), (Network::Host, None));
+}
+
+#[test]
+fn an_i686_system_gets_its_personality() {
+    let host = Host::new();
+    for (kind, personality) in [("x86_64-linux", None), ("i686-linux\n", Some(Personality::Compat))] {
+        fs::write(host.path(&format!("{SYSTEM}/system")), kind).unwrap();
+        let expected = personality.filter(|_| cfg!(target_arch = "x86_64"));
+        assert_eq!(host.boot(&with_system("")).unwrap().container.security.personality, expected, "{kind}");
+    }
+}
+
+#[test]
+fn systems_from_before_2205_keep_their_roots() {
+    let host = Host::new();
+    let conf = nixos_conf::parse(&with_system(""), Path::new("/etc/containers/web.conf")).unwrap();
+    let settings = Settings::merge(Some(conf), None).unwrap();
+    let boot = nixos_boot::to_configs("web", &settings, &host.paths).unwrap();
+    assert_eq!(boot.container.rootfs, host.path("/var/lib/containers/web"));
 }
 
 #[test]
@@ -297,10 +326,12 @@ fn settings_that_contradict_each_other_are_refused() {
         ("HOST_PORT=192.0.2.1:80\nLOCAL_ADDRESS6=fc00::2", "HOST_PORT", "leads to; set LOCAL_ADDRESS"),
         ("HOST_PORT=[fc00::9]:80\nLOCAL_ADDRESS=10.0.0.2", "HOST_PORT", "leads to; set LOCAL_ADDRESS6"),
         (
-            "LOCAL_MAC_ADDRESS=02:00:00:00:00:01\nPRIVATE_NETWORK=1",
-            "LOCAL_MAC_ADDRESS",
-            "has no link to apply to",
+            "NETWORK_NAMESPACE_PATH=/run/netns/x\nHOST_BRIDGE=br0",
+            "NETWORK_NAMESPACE_PATH",
+            "cannot be used beside an address, a MAC address or a bridge",
         ),
+        ("NETWORK_NAMESPACE_PATH=/run/netns/x\nMACVLANS=a", "NETWORK_NAMESPACE_PATH", "beside MACVLANS"),
+        ("EXTRA_NSPAWN_FLAGS=--bind=/a", "EXTRA_NSPAWN_FLAGS", "asks for further systemd-nspawn options"),
         ("LOCAL_ADDRESS=10.0.0.1/24\nHOST_ADDRESS=10.0.0.1", "LOCAL_ADDRESS", "is the same address as HOST"),
         ("LOCAL_ADDRESS6=fc00::1\nHOST_ADDRESS6=fc00::1", "LOCAL_ADDRESS6", "is the same address as HOST"),
     ] {
@@ -313,9 +344,8 @@ fn settings_that_contradict_each_other_are_refused() {
 #[test]
 fn a_name_that_is_no_hostname_is_refused() {
     let host = Host::new();
-    let conf = nixos_conf::parse("", Path::new(CONF)).unwrap();
     for name in ["../etc", "a_b", ""] {
-        let error = nixos_boot::to_configs(name, &conf, &host.paths, Nat::Auto).unwrap_err();
+        let error = nixos_boot::to_configs(name, &Settings::default(), &host.paths).unwrap_err();
         assert!(error.to_string().contains("cannot name a container"), "{error}");
     }
 }

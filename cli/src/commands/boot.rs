@@ -10,7 +10,7 @@ use runtime::{Console, HostPaths, Outcome};
 
 use super::{Result, signals};
 use crate::args::{BootArgs, RunArgs};
-use crate::ops::{self, Error, Planned, Request};
+use crate::ops::{self, BootOptions, Error, Planned, Request};
 use crate::output::Output;
 use crate::{exit, signals as names};
 
@@ -20,15 +20,15 @@ const GRACE: Duration = Duration::from_secs(90);
 const RESTART_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) fn boot(args: &BootArgs, paths: &HostPaths, out: &Output) -> Result {
-    let console =
-        args.console.console.unwrap_or(if terminal() { Console::Interactive } else { Console::ReadOnly });
+    let console = if terminal() { Console::Interactive } else { Console::ReadOnly };
+    let options = BootOptions { nat: args.nat.nat.clone(), console: args.console.console };
     if args.background {
         // Away from the terminal of whoever said `start`. Fails only for a leader, who is away already.
         let _ = nix::unistd::setsid();
     }
     let restart = args.background || !in_unit();
     let manner = Manner { restart, talkative: true, grace: GRACE, announce: None };
-    foreground(&manner, paths, out, || ops::boot_request(&args.name, args.nat.nat.clone(), console, paths))
+    foreground(&manner, paths, out, || ops::boot_request(&args.name, &options, console, paths))
 }
 
 /// A command's output goes where ours goes; a terminal gets a pty, so that job control works inside.

@@ -6,7 +6,7 @@ use runtime::{Console, HostPaths};
 
 use super::{Result, printed};
 use crate::args::{Format, PlanArgs, StatusArgs};
-use crate::ops::{self, Listed, Phase, Planned};
+use crate::ops::{self, BootOptions, Listed, Phase, Planned};
 use crate::output::Output;
 use crate::{doctor, exit};
 
@@ -67,7 +67,8 @@ fn describe(one: &Listed) -> String {
 }
 
 pub(super) fn plan(args: &PlanArgs, paths: &HostPaths, out: &Output) -> Result {
-    let request = ops::boot_request(&args.name, args.nat.nat.clone(), Console::ReadOnly, paths)?;
+    let options = BootOptions { nat: args.nat.nat.clone(), console: None };
+    let request = ops::boot_request(&args.name, &options, Console::ReadOnly, paths)?;
     let planned = Planned::for_reading(&request, paths)?;
     if args.format.json {
         printed(out.json(&planned))?;

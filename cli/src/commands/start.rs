@@ -12,7 +12,7 @@ use runtime::{Console, HostPaths};
 use super::Result;
 use crate::args::{Global, StartArgs};
 use crate::exit;
-use crate::ops::{self, Error, Planned};
+use crate::ops::{self, BootOptions, Error, Planned};
 use crate::output::Output;
 
 /// How often to look whether the background process has ended before it was ready.
@@ -29,7 +29,8 @@ pub(super) fn start(args: &StartArgs, global: &Global, paths: &HostPaths, out: &
         return Err(error);
     }
     // Whatever is wrong with the configuration is said here, not in a log.
-    let request = ops::boot_request(&args.name, args.nat.nat.clone(), Console::ReadOnly, paths)?;
+    let options = BootOptions { nat: args.nat.nat.clone(), console: None };
+    let request = ops::boot_request(&args.name, &options, Console::ReadOnly, paths)?;
     Planned::new(&request, paths)?;
     let directory = paths.join("/run/nixrun/.start");
     let socket_path = directory.join(format!("start-{}", std::process::id()));
@@ -87,9 +88,8 @@ fn background(
         .arg("boot")
         .arg("--host-root")
         .arg(&global.host_root)
-        .arg("--nat")
-        .arg(args.nat.nat.to_string())
-        .args(["--console=read-only", "--background"])
+        .args(args.nat.nat.iter().flat_map(|nat| ["--nat".to_owned(), nat.to_string()]))
+        .arg("--background")
         .arg("--")
         .arg(&args.name)
         .env("NOTIFY_SOCKET", socket)

@@ -18,10 +18,10 @@ pub enum Error {
     /// From finding a container's configuration.
     #[error(transparent)]
     Find(#[from] crate::configured::FindError),
-    /// From a configuration file.
+    /// From the files that configure a container.
     #[error(transparent)]
-    Conf(#[from] crate::nixos_conf::ConfError),
-    /// From the configuration of a NixOS container.
+    Settings(#[from] crate::settings::SettingsError),
+    /// From the configuration of a container.
     #[error(transparent)]
     Boot(#[from] crate::nixos_boot::BootError),
     /// From the options of `run`.

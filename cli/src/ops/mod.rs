@@ -20,7 +20,7 @@ pub use error::{Error, Result};
 pub use exec::{ExecRequest, exec};
 pub use launch::{Finished, Planned, Request, Running, UnitRequest};
 pub use reclaim::{Reclaimed, reclaim};
-pub use request::{boot_request, run_request};
+pub use request::{BootOptions, boot_request, run_request};
 pub use scope::enter_scope;
 pub use show::{Listed, Phase, already_running, list, status};
 

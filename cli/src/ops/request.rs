@@ -8,27 +8,37 @@ use runtime::{Console, HostPaths};
 use super::error::{Error, Result};
 use super::launch::{Request, UnitRequest};
 use crate::args::RunArgs;
-use crate::{configured, nixos_boot, nixos_conf, nspawn_run};
+use crate::settings::Settings;
+use crate::{nixos_boot, nspawn_run};
 
-/// The configured NixOS container of this name.
+/// What the command line says about a configured container, over what its files say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BootOptions {
+    /// Who translates its addresses.
+    pub nat: Option<Nat>,
+    /// What its console is connected to.
+    pub console: Option<Console>,
+}
+
+/// The configured container of this name; `console` is what its console is connected to when nothing says it.
 ///
 /// # Errors
 /// When there is none, or its configuration is wrong.
-pub fn boot_request(name: &str, nat: Nat, console: Console, paths: &HostPaths) -> Result<Request> {
-    let file = configured::find(name, paths)?;
-    let text = std::fs::read_to_string(&file)
-        .map_err(|error| Error::Other(format!("cannot read {}: {error}", file.display())))?;
-    let conf = nixos_conf::parse(&text, &file)?;
-    let boot = nixos_boot::to_configs(name, &conf, paths, nat)?;
-    let mut container = boot.container;
-    container.console = console;
-    Ok(Request {
-        container,
-        network: boot.network,
-        notes: boot.notes,
-        wait_for_links: true,
-        unit: UnitRequest::default(),
-    })
+pub fn boot_request(
+    name: &str,
+    options: &BootOptions,
+    console: Console,
+    paths: &HostPaths,
+) -> Result<Request> {
+    let settings = Settings::read(name, paths)?;
+    let boot = nixos_boot::to_configs(name, &settings, paths)?;
+    let (mut container, mut network) = (boot.container, boot.network);
+    let configured = settings.document.console.map(|word| word.0);
+    container.console = options.console.or(configured).unwrap_or(console);
+    if let (Some(network), Some(nat)) = (&mut network, &options.nat) {
+        network.nat = nat.clone();
+    }
+    Ok(Request { container, network, notes: boot.notes, wait_for_links: true, unit: UnitRequest::default() })
 }
 
 /// A command, or the init, of any root directory; `console` is what its console is connected to by default.

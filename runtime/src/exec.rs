@@ -110,7 +110,7 @@ fn script(
     let mut script = Script::default();
     script.push(Op::DieWithParent, "tie the command to nixrun");
     script.push(Op::Umask, "set the umask");
-    let join = Op::Join { pidfd: leader.as_raw_fd(), namespaces: NAMESPACES };
+    let join = Op::Join { fd: leader.as_raw_fd(), namespaces: NAMESPACES };
     script.push(join, format!("enter the namespaces of container {}", state.name));
     // Without a terminal of its own, too: it has no business in the session of ours, where it would get every Ctrl-C
     // twice, from the terminal and from us.

@@ -108,6 +108,12 @@ pub struct HostFacts {
     pub own_limits: Vec<(u64, u64)>,
     /// Capabilities that we can give.
     pub capabilities: CapSet,
+    /// Whether the host has /dev/net/tun.
+    pub tun: bool,
+    /// The host's /var/tmp.
+    pub temporary: PathBuf,
+    /// Drawn anew each time: part of the names of what is made for one start.
+    pub token: String,
     /// Whether systemd is the host's init (sd_booted(3): /run/systemd/system exists).
     pub systemd: bool,
     /// What only one configuration asks for.
@@ -175,10 +181,19 @@ impl HostFacts {
             own_limits: own_limits(),
             capabilities: crate::caps::available()
                 .map_err(|error| Error::new(crate::ErrorKind::System, error.to_string()))?,
+            tun: Path::new("/dev/net/tun").exists(),
+            temporary: paths.join("/var/tmp"),
+            token: token()?,
             systemd: paths.join("/run/systemd/system").is_dir(),
             asked: AskedFacts::default(),
         })
     }
+}
+
+fn token() -> Result<String, Error> {
+    let mut bytes = [0; 8];
+    sys::fd::random(&mut bytes).doing(|| "draw a random name".to_owned())?;
+    Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
 }
 
 fn probe_cgroup(paths: &HostPaths) -> Result<Option<CgroupFacts>, Error> {

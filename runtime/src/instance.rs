@@ -11,15 +11,15 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::RootOptions;
 use crate::error::{Doing, Error, ErrorKind};
 use crate::host::HostPaths;
 use crate::plan::Confinement;
-use crate::rootfs::Root;
 use crate::sys::{fd, lock, process};
 
 /// Directory of all instances.
@@ -94,12 +94,37 @@ pub struct State {
     pub addresses: Vec<String>,
 }
 
+/// How much of its root a container needs for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootLock {
+    /// Nothing: it writes to a layer of its own.
+    None,
+    /// All that nobody else has: who cleans up takes away what a dead container has locked it by.
+    IfFree,
+    /// That nobody writes to it.
+    Shared,
+    /// All.
+    Exclusive,
+}
+
+impl RootLock {
+    /// What systemd-nspawn takes for a root that is used like this.
+    #[must_use]
+    pub fn of(root: &RootOptions) -> RootLock {
+        match (root.ephemeral, root.read_only) {
+            (true, _) => RootLock::None,
+            (false, true) => RootLock::Shared,
+            (false, false) => RootLock::Exclusive,
+        }
+    }
+}
+
 /// A claimed container: nobody else can run this name or this root until it is released or this process dies.
 #[derive(Debug)]
 pub struct Instance {
     directory: PathBuf,
     lock: File,
-    nspawn: Vec<(PathBuf, File)>,
+    nspawn: Vec<RootLockFile>,
     leftover: Vec<Record>,
     /// Directories to remove once they are empty, the deepest first.
     parents: Vec<PathBuf>,
@@ -110,7 +135,7 @@ impl Instance {
     ///
     /// # Errors
     /// [`ErrorKind::Busy`] when it runs already, under nixrun or under systemd-nspawn.
-    pub fn claim(paths: &HostPaths, name: &str, root: &Path) -> Result<Instance, Error> {
+    pub fn claim(paths: &HostPaths, name: &str, root: &Path, root_lock: RootLock) -> Result<Instance, Error> {
         crate::plan::check_name(name)?;
         let parent = paths.join(DIRECTORY);
         fs::DirBuilder::new()
@@ -129,7 +154,7 @@ impl Instance {
         };
         let leftover = read_journal(&directory.join("journal"));
         let mut instance = Instance { directory, lock, nspawn: Vec::new(), leftover, parents };
-        match instance.lock_root(paths, root) {
+        match instance.lock_root(paths, root, root_lock) {
             Ok(()) => Ok(instance),
             Err(error) => {
                 // What a dead supervisor left is still named by its journal.
@@ -141,30 +166,43 @@ impl Instance {
         }
     }
 
-    /// systemd-nspawn's locks (`image_path_lock`): `.#NAME.lck` beside the root, and one by device and inode.
-    fn lock_root(&mut self, paths: &HostPaths, root: &Path) -> Result<(), Error> {
-        let (device, inode) = match Root::open(root) {
-            Ok(opened) => opened.identity()?,
+    /// systemd-nspawn's locks (`image_path_lock`): `.#NAME.lck` beside the root, and one by device and inode, or by the
+    /// number of a block device, which has none beside it.
+    fn lock_root(&mut self, paths: &HostPaths, root: &Path, how: RootLock) -> Result<(), Error> {
+        // The host's own root is never locked: its users leave it as it is.
+        if how == RootLock::None || root == Path::new("/") {
+            return Ok(());
+        }
+        let meta = match fs::symlink_metadata(root) {
+            Ok(meta) => meta,
             // A root that is to be made: nobody can be running it.
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error).doing(|| format!("look at {}", root.display())),
         };
         let locks = paths.join(NSPAWN_LOCKS);
         let _ = fs::DirBuilder::new().recursive(true).mode(0o755).create(&locks);
-        let beside = root.file_name().zip(root.parent()).map(|(name, parent)| {
-            let mut file = std::ffi::OsString::from(".#");
-            file.push(name);
-            file.push(".lck");
-            parent.join(file)
-        });
-        let files = [Some(locks.join(format!("inode-{device}:{inode}"))), beside];
-        for path in files.into_iter().flatten() {
-            match lock_file(&path) {
-                Ok(Some(file)) => self.nspawn.push((path, file)),
+        let mut files = Vec::with_capacity(2);
+        if meta.file_type().is_block_device() {
+            let (major, minor) = (nix::sys::stat::major(meta.rdev()), nix::sys::stat::minor(meta.rdev()));
+            files.push(locks.join(format!("block-{major}:{minor}")));
+        } else {
+            files.push(locks.join(format!("inode-{}:{}", meta.dev(), meta.ino())));
+            files.extend(root.file_name().zip(root.parent()).map(|(name, parent)| {
+                let mut file = std::ffi::OsString::from(".#");
+                file.push(name);
+                file.push(".lck");
+                parent.join(file)
+            }));
+        }
+        let shared = how == RootLock::Shared;
+        for path in files {
+            match lock_file(&path, shared) {
+                Ok(Some(file)) => self.nspawn.push(RootLockFile { path, file }),
+                Ok(None) if how == RootLock::IfFree => {}
                 Ok(None) => {
                     return Err(Error::new(
                         ErrorKind::Busy,
-                        format!("the root directory {} is in use by another container", root.display()),
+                        format!("the root {} is in use by another container", root.display()),
                     )
                     .hint("stop the systemd-nspawn or nixrun that runs it; `machinectl list` and `nixrun list` show them"));
                 }
@@ -237,8 +275,8 @@ impl Instance {
 
     /// Gives everything up: the files go, then the locks.
     pub fn release(self) {
-        for (path, _) in &self.nspawn {
-            let _ = fs::remove_file(path);
+        for lock in &self.nspawn {
+            lock.remove();
         }
         // Last, so that reclaim finds whom we were killed over.
         for name in ["state", "journal", "lock"] {
@@ -251,6 +289,22 @@ impl Instance {
         // The last one out; another's directory keeps each of them.
         remove_empty(&self.parents);
         drop(self.lock);
+    }
+}
+
+/// A lock on a root.
+#[derive(Debug)]
+struct RootLockFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl RootLockFile {
+    /// Removes the file unless somebody else holds the lock, too.
+    fn remove(&self) {
+        if lock::try_lock(&self.file).is_ok() {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -336,7 +390,7 @@ fn lock_in(directory: &Path) -> Result<Option<File>, Error> {
             }
             _ => {}
         }
-        match lock_file(&path) {
+        match lock_file(&path, false) {
             // The holder before us removed the directory between the two steps.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             result => return result.doing(|| format!("lock {}", path.display())),
@@ -345,7 +399,7 @@ fn lock_in(directory: &Path) -> Result<Option<File>, Error> {
 }
 
 /// Takes a lock on a file that its holders remove; `None` when it is held.
-fn lock_file(path: &Path) -> io::Result<Option<File>> {
+fn lock_file(path: &Path, shared: bool) -> io::Result<Option<File>> {
     loop {
         let file = OpenOptions::new()
             .read(true)
@@ -355,7 +409,7 @@ fn lock_file(path: &Path) -> io::Result<Option<File>> {
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
             .open(path)?;
-        match lock::try_lock(&file) {
+        match if shared { lock::try_lock_shared(&file) } else { lock::try_lock(&file) } {
             Ok(()) => {}
             Err(error) if matches!(error.errno(), nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => {
                 return Ok(None);
@@ -393,30 +447,46 @@ mod tests {
     #[test]
     fn the_second_claim_is_refused_and_a_released_one_is_free() {
         let (_dir, paths, root) = host();
-        let first = Instance::claim(&paths, "a", &root).unwrap();
-        let error = Instance::claim(&paths, "a", &root).unwrap_err();
+        let first = Instance::claim(&paths, "a", &root, RootLock::Exclusive).unwrap();
+        let error = Instance::claim(&paths, "a", &root, RootLock::Exclusive).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Busy);
         assert!(find(&paths, "a").unwrap().alive);
         first.release();
         assert!(find(&paths, "a").is_none());
-        Instance::claim(&paths, "a", &root).unwrap().release();
+        Instance::claim(&paths, "a", &root, RootLock::Exclusive).unwrap().release();
     }
 
     #[test]
     fn one_root_cannot_run_under_two_names() {
         let (_dir, paths, root) = host();
-        let first = Instance::claim(&paths, "a", &root).unwrap();
-        let error = Instance::claim(&paths, "b", &root).unwrap_err();
+        let first = Instance::claim(&paths, "a", &root, RootLock::Exclusive).unwrap();
+        let error = Instance::claim(&paths, "b", &root, RootLock::Exclusive).unwrap_err();
         assert!(error.to_string().contains("in use by another container"), "{error}");
         assert!(find(&paths, "b").is_none());
         first.release();
     }
 
     #[test]
+    fn who_only_reads_a_root_shares_it_with_others_who_do() {
+        let (dir, paths, root) = host();
+        let claim = |name: &str, lock| Instance::claim(&paths, name, &root, lock);
+        let first = claim("a", RootLock::Shared).unwrap();
+        let second = claim("b", RootLock::Shared).unwrap();
+        assert_eq!(claim("c", RootLock::Exclusive).unwrap_err().kind(), ErrorKind::Busy);
+        // A copy of it is anybody's.
+        claim("d", RootLock::None).unwrap().release();
+        first.release();
+        let beside = dir.path().join("var/lib/nixos-containers/.#a.lck");
+        assert!(beside.exists(), "the second still holds it");
+        second.release();
+        assert!(!beside.exists());
+    }
+
+    #[test]
     fn a_dead_supervisors_journal_comes_back_without_its_torn_end() {
         let (dir, paths, root) = host();
         let record = Record { kind: "cgroup".into(), value: serde_json::json!({"unit": "/x"}) };
-        let first = Instance::claim(&paths, "a", &root).unwrap();
+        let first = Instance::claim(&paths, "a", &root, RootLock::Exclusive).unwrap();
         first.journal(std::slice::from_ref(&record)).unwrap();
         let journal = dir.path().join("run/nixrun/a/journal");
         let mut file = OpenOptions::new().append(true).open(&journal).unwrap();
@@ -424,7 +494,7 @@ mod tests {
         drop(first); // as the kernel does for a killed process
         let found = find(&paths, "a").unwrap();
         assert!(!found.alive);
-        let mut second = Instance::claim(&paths, "a", &root).unwrap();
+        let mut second = Instance::claim(&paths, "a", &root, RootLock::Exclusive).unwrap();
         assert_eq!(second.leftover(), [record]);
         second.forget().unwrap();
         assert!(!journal.exists());

@@ -50,6 +50,7 @@ pub mod exec;
 mod host;
 pub mod instance;
 mod launch;
+mod made;
 pub mod nearest;
 mod passwd;
 mod plan;
@@ -73,9 +74,10 @@ pub use host::{
     AskedFacts, CgroupFacts, Controllers, Driver, HostFacts, HostPaths, InitLimits, Node, OsRelease,
 };
 pub use launch::Paused;
+pub use made::remove as remove_from_host;
 pub use plan::{
-    Attributes, CgroupPlan, Confinement, DevicePolicy, Entry, Limit, MountPlan, Namespaces, Plan, Setting,
-    Source,
+    Attributes, CgroupPlan, Confinement, DevicePolicy, Entry, Layer, Limit, MountPlan, Namespaces, OnHost,
+    Plan, Setting, Source, TmpfsOptions, UpperLayer,
 };
 pub use prepare::Prepared;
 pub use supervisor::{Event, Outcome, Supervisor};

@@ -1,6 +1,8 @@
 //! Plan to `Prepared`: every descriptor opened, every tmpfs filled, the child's script complete.
 
 mod account;
+mod namespace;
+mod overlay;
 mod script;
 mod tmpfs;
 
@@ -13,9 +15,10 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use crate::child::script::{Image, Script};
-use crate::config::Program;
+use crate::config::{Network, Program};
 use crate::error::{Doing, Error, ErrorKind};
 use crate::host::c_path;
+use crate::made::{self, Made};
 use crate::passwd::Account;
 use crate::plan::{Entry, MountPlan, Plan, Source};
 use crate::rootfs::{self, Root};
@@ -32,8 +35,10 @@ pub struct Prepared {
     /// Whom the program runs as, unless it is root.
     account: Option<Account>,
     pub(crate) script: Script,
-    /// The detached mount of each of the plan's mounts that we make: the script names them by number.
-    trees: Vec<Option<OwnedFd>>,
+    trees: Trees,
+    pub(crate) made: Made,
+    /// The network namespace to enter.
+    network: Option<OwnedFd>,
     pub(crate) notify: Option<UnixDatagram>,
     pub(crate) console: Option<OwnedFd>,
     pub(crate) kernel_log: Option<OwnedFd>,
@@ -48,6 +53,11 @@ impl Prepared {
         rootfs::prepare_host(&plan.preparation)?;
         let root = Root::open(&plan.rootfs)?;
         root.prepare(&plan.preparation)?;
+        let network = match &plan.namespaces.network {
+            Network::Join(path) => Some(namespace::network(path)?),
+            _ => None,
+        };
+        let made = Made::new(&plan.on_host)?;
         let uuid = match rootfs::machine_id(&root).or(plan.uuid) {
             Some(uuid) => uuid,
             None => rootfs::random_uuid()?,
@@ -57,7 +67,9 @@ impl Prepared {
         let mut prepared = Prepared {
             account,
             script: Script::default(),
-            trees: Vec::new(),
+            trees: Trees::default(),
+            made,
+            network,
             notify: None,
             console: None,
             kernel_log: None,
@@ -65,9 +77,8 @@ impl Prepared {
             root,
             plan,
         };
-        let trees = prepared.build_trees()?;
-        prepared.script = script::assemble(&prepared, &trees)?;
-        prepared.trees = trees;
+        prepared.build_trees()?;
+        prepared.script = script::assemble(&prepared, &prepared.trees)?;
         Ok(prepared)
     }
 
@@ -83,32 +94,60 @@ impl Prepared {
         &self.plan
     }
 
-    /// One detached tree for each mount of the plan that the parent makes.
-    fn build_trees(&mut self) -> Result<Vec<Option<OwnedFd>>, Error> {
+    /// Builds every tree that does not need the new namespaces.
+    fn build_trees(&mut self) -> Result<(), Error> {
         let mounts = std::mem::take(&mut self.plan.mounts);
-        let trees = mounts.iter().map(|mount| self.build_tree(mount, &mounts)).collect();
+        let built = mounts.iter().try_for_each(|mount| {
+            let tree = self.build_tree(mount, &mounts)?;
+            self.trees.mounts.push(tree);
+            Ok(())
+        });
         self.plan.mounts = mounts;
-        trees
+        built
     }
 
     fn build_tree(&mut self, mount: &MountPlan, all: &[MountPlan]) -> Result<Option<OwnedFd>, Error> {
         let doing = || format!("prepare the mount {mount}");
         Ok(match &mount.source {
             Source::Root => {
-                let tree = open_tree_clone(self.root_fd(), c"", true).doing(doing)?;
-                // A copy of a shared mount stays in the host's peer group until it is told not to.
-                propagate(tree.as_fd(), libc::MS_PRIVATE, 0).doing(doing)?;
+                self.root.base(self.root.as_fd(), self.root.as_fd())?;
+                let tree = self.root_tree().doing(doing)?;
+                if mount.attributes.read_only {
+                    let set = mount.attributes.bits();
+                    mount_setattr(tree.as_fd(), true, &MountAttr { set, ..MountAttr::default() })
+                        .doing(doing)?;
+                }
                 Some(tree)
             }
+            Source::RootOverlay { options } => {
+                self.trees.base = Some(self.root_tree().doing(doing)?);
+                Some(self.root_overlay(options)?)
+            }
+            Source::BaseOf { .. } => {
+                self.root.check_merged()?;
+                self.trees.base = Some(self.root_tree().doing(doing)?);
+                None
+            }
             Source::HostPath { path, recursive, .. } => {
-                let tree = match open_tree_clone(cwd(), &c_path(path)?, *recursive) {
-                    Err(error) if error.errno() == nix::errno::Errno::ENOENT => {
-                        return Err(missing_source(path, &mount.target));
-                    }
-                    result => result.doing(doing)?,
-                };
-                propagate(tree.as_fd(), libc::MS_SLAVE, mount.attributes.bits()).doing(doing)?;
+                Some(host_tree(path, mount, *recursive, libc::MS_SLAVE, mount.attributes.bits())?)
+            }
+            Source::Incoming { path } => {
+                // What machined mounts there arrives.
+                Some(host_tree(path, mount, false, libc::MS_SLAVE, mount.attributes.bits())?)
+            }
+            Source::UnixExport { path } => {
+                let tree = host_tree(path, mount, false, libc::MS_PRIVATE, mount.attributes.bits())?;
+                made::seal_unix_export(path)?;
                 Some(tree)
+            }
+            Source::Overlay { lower, upper } => {
+                for layer in lower {
+                    self.stage_layer(layer, mount)?;
+                }
+                if let Some(upper) = upper {
+                    self.stage_upper(upper, mount)?;
+                }
+                None
             }
             Source::Tmpfs { options, entries } => {
                 let tree = tmpfs::create(options, mount.attributes.bits()).doing(doing)?;
@@ -116,6 +155,9 @@ impl Prepared {
                 tmpfs::fill(tree.as_fd(), first).doing(doing)?;
                 if mount.target == Path::new("/run") {
                     self.fill_run(tree.as_fd())?;
+                }
+                if mount.target == Path::new("/") {
+                    self.root.base(tree.as_fd(), tree.as_fd())?;
                 }
                 Some(tree)
             }
@@ -151,7 +193,7 @@ impl Prepared {
     /// # Errors
     /// When one cannot be made, in the plan's words.
     pub(crate) fn fill_rest(&self) -> Result<(), Error> {
-        for (mount, tree) in self.plan.mounts.iter().zip(&self.trees) {
+        for (mount, tree) in self.plan.mounts.iter().zip(&self.trees.mounts) {
             if let (Source::Tmpfs { entries, .. }, Some(tree)) = (&mount.source, tree) {
                 let rest = entries.iter().filter(|entry| can_wait(entry, mount, &self.plan.mounts));
                 tmpfs::fill(tree.as_fd(), rest).doing(|| format!("fill the mount {mount}"))?;
@@ -160,8 +202,12 @@ impl Prepared {
         Ok(())
     }
 
-    fn root_fd(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
+    /// A copy of the root with everything below it.
+    fn root_tree(&self) -> crate::sys::Result<OwnedFd> {
+        let tree = open_tree_clone(self.root.as_fd(), c"", true)?;
+        // A copy of a shared mount stays in the host's peer group until it is told not to.
+        propagate(tree.as_fd(), libc::MS_PRIVATE, 0)?;
+        Ok(tree)
     }
 
     /// The program with its environment, and the paths to try for it.
@@ -201,6 +247,36 @@ fn check_inherited(number: u32) -> Result<(), Error> {
             format!("cannot pass {number} sockets to the container: descriptor {fd} is not open"),
         )),
     }
+}
+
+/// The detached copies that a script names by number.
+#[derive(Debug, Default)]
+pub(crate) struct Trees {
+    /// One for each of the plan's mounts, where we make it.
+    pub(crate) mounts: Vec<Option<OwnedFd>>,
+    /// The root directory, where it is not the container's root itself.
+    pub(crate) base: Option<OwnedFd>,
+    /// The layers of overlays that are on the host, in the plan's order.
+    pub(crate) layers: Vec<OwnedFd>,
+}
+
+/// A copy of a mount of the host, with its propagation and attributes.
+fn host_tree(
+    path: &Path,
+    mount: &MountPlan,
+    recursive: bool,
+    propagation: u64,
+    set: u64,
+) -> Result<OwnedFd, Error> {
+    let doing = || format!("prepare the mount {mount}");
+    let tree = match open_tree_clone(cwd(), &c_path(path)?, recursive) {
+        Err(error) if error.errno() == nix::errno::Errno::ENOENT => {
+            return Err(missing_source(path, &mount.target));
+        }
+        result => result.doing(doing)?,
+    };
+    propagate(tree.as_fd(), propagation, set).doing(doing)?;
+    Ok(tree)
 }
 
 fn missing_source(path: &Path, target: &Path) -> Error {

@@ -1,8 +1,10 @@
 //! The container's root directory on the host: opened once, and every path below it resolved within it.
 
+mod base;
+
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -87,6 +89,34 @@ impl Root {
                 SyscallError::new(inroot::call_name(failure.call), arguments, Errno::from_raw(failure.errno))
             })
             .doing(|| format!("make {} below {}", path.display(), self.path.display()))
+    }
+
+    /// Makes in `new` what is missing in `seen` of the top of a file hierarchy with this root's /usr.
+    pub(crate) fn base(&self, new: BorrowedFd<'_>, seen: BorrowedFd<'_>) -> Result<(), Error> {
+        base::create(new, seen, self.as_fd())
+            .or_else(|(name, errno)| Err(errno).doing(|| format!("make /{name} in {}", self.path.display())))
+    }
+
+    /// Whether everything that a volatile root keeps is in /usr: nspawn's rules for --volatile=yes.
+    pub(crate) fn check_merged(&self) -> Result<(), Error> {
+        use nix::fcntl::AtFlags;
+        use nix::sys::stat::{SFlag, fstatat};
+        let kind = |name: &str| {
+            let stat = fstatat(&self.directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+            Some(SFlag::from_bits_truncate(stat.st_mode & libc::S_IFMT))
+        };
+        let fault = match (kind("usr"), kind("bin")) {
+            (None, _) => "it has no /usr, the one part that a volatile root keeps",
+            // Made anew, as a symlink.
+            (_, None | Some(SFlag::S_IFLNK)) => return Ok(()),
+            (_, Some(SFlag::S_IFDIR)) => "its /bin is a directory of its own, which would be missing",
+            (_, Some(_)) => "its /bin is no symlink into /usr",
+        };
+        Err(Error::new(
+            ErrorKind::Config,
+            format!("cannot use {} as a volatile root: {fault}", self.path.display()),
+        )
+        .hint("use volatile=overlay, which keeps all of it"))
     }
 
     /// Whether anything is at a path below the root.

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use netsetup::{Applied, NetFacts, NetworkConfig, NetworkPlan};
-use runtime::instance::{Instance, ProcessId, Record, State};
+use runtime::instance::{Instance, ProcessId, Record, RootLock, State};
 use runtime::supervisor::{Attached, Event};
 use runtime::{
     Cgroup, ContainerConfig, HostFacts, HostPaths, Outcome, Paused, Plan, Prepared, Program, Supervisor,
@@ -108,7 +108,12 @@ impl Planned {
         let wait_for_links = self.wait_for_links;
         // The root, when it is new, so that it can be locked.
         runtime::rootfs::prepare_host(&self.container.preparation)?;
-        let mut instance = Instance::claim(paths, &self.container.name, &self.container.rootfs)?;
+        let mut instance = Instance::claim(
+            paths,
+            &self.container.name,
+            &self.container.rootfs,
+            RootLock::of(&self.container.root),
+        )?;
         reclaim::leftovers(&mut instance, &self.container.name, paths)?;
         match start_claimed(&instance, self, paths) {
             Ok((supervisor, network, state)) => {
@@ -153,6 +158,9 @@ fn records(container: &Plan, network: Option<&NetworkPlan>) -> Vec<Record> {
         value: value.unwrap_or_default(),
     };
     let mut records = vec![record(reclaim::CGROUP, serde_json::to_value(&container.cgroup))];
+    if !container.on_host.is_empty() {
+        records.push(record(reclaim::ON_HOST, serde_json::to_value(&container.on_host)));
+    }
     records.extend(network.map(|plan| record(reclaim::NETWORK, serde_json::to_value(plan.resources()))));
     records
 }

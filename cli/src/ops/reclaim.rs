@@ -1,8 +1,8 @@
 //! Removing what a container left behind whose supervisor was killed.
 
 use netsetup::Resource;
-use runtime::instance::{self, Instance};
-use runtime::{CgroupPlan, HostPaths};
+use runtime::instance::{self, Instance, RootLock};
+use runtime::{CgroupPlan, HostPaths, OnHost};
 use serde::Serialize;
 
 use super::error::{Error, Result};
@@ -10,6 +10,8 @@ use super::{net_paths, root_of};
 
 /// Journal records with a [`CgroupPlan`].
 pub(super) const CGROUP: &str = "cgroup";
+/// Journal records with a list of [`OnHost`].
+pub(super) const ON_HOST: &str = "on-host";
 /// Journal records with a list of [`Resource`]s.
 pub(super) const NETWORK: &str = "network";
 
@@ -43,7 +45,7 @@ pub fn reclaim(name: Option<&str>, paths: &HostPaths) -> Result<Vec<Reclaimed>> 
 fn one(name: &str, paths: &HostPaths) -> Result<Reclaimed> {
     let root = instance::find(paths, name).and_then(|found| found.state).map(|state| state.root);
     let root = root.unwrap_or_else(|| root_of(name, paths));
-    let mut instance = Instance::claim(paths, name, &root)?;
+    let mut instance = Instance::claim(paths, name, &root, RootLock::IfFree)?;
     let mut removed = leftovers(&mut instance, name, paths)?;
     // Names are derived from the container's, so this works without a journal, too.
     let by_name = netsetup::reclaim(&net_paths(paths), name, &netsetup::resources_for(name))?;
@@ -59,6 +61,7 @@ pub(super) fn leftovers(instance: &mut Instance, name: &str, paths: &HostPaths) 
     for record in instance.leftover().iter().rev() {
         let result = match record.kind.as_str() {
             CGROUP => remove_cgroup(&record.value, &mut removed),
+            ON_HOST => remove_from_host(&record.value, &mut removed),
             NETWORK => remove_network(&record.value, name, paths, &mut removed),
             // A later version's; it is not ours to judge.
             _ => Ok(()),
@@ -80,6 +83,19 @@ fn remove_cgroup(value: &serde_json::Value, removed: &mut Vec<String>) -> Result
         removed.push(format!("control group {}", plan.payload.display()));
     }
     Ok(runtime::remove_cgroup(&plan)?)
+}
+
+fn remove_from_host(value: &serde_json::Value, removed: &mut Vec<String>) -> Result<()> {
+    let all: Vec<OnHost> = parse(value)?;
+    let mut first_error = None;
+    for one in all.iter().rev() {
+        match runtime::remove_from_host(one) {
+            Ok(true) => removed.push(one.to_string()),
+            Ok(false) => {}
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    first_error.map_or(Ok(()), |error| Err(error.into()))
 }
 
 fn remove_network(

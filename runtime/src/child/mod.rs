@@ -19,6 +19,7 @@
 //! Nothing here allocates, takes a lock, runs a destructor or panics: only one thread of the parent was copied,
 //! and any lock that another held at that moment stays locked forever.
 
+mod mounts;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod script;

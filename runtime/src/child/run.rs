@@ -4,13 +4,13 @@ use std::convert::Infallible;
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 
-use super::report::Report;
-use super::script::{Op, Script, Target};
-use crate::sys::inroot::{self, Failure};
-use crate::sys::mount::{
-    AT_RECURSIVE, FSCONFIG_CMD_CREATE, FSCONFIG_SET_STRING, MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH,
-    MountAttr, OPEN_TREE_CLONE,
+use super::mounts::{
+    attach, attach_and_close, attach_root, bind, bind_in, leave_chroot, mask, move_mount, new_fs,
+    new_overlay, overlay_root, pivot, set_attributes,
 };
+use super::report::Report;
+use super::script::{Op, Script};
+use crate::sys::inroot::{self, Failure};
 
 pub(super) type Done = Result<(), Failure>;
 
@@ -39,10 +39,9 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
         Op::DieWithParent => prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64),
         Op::LeaveChroot => leave_chroot(),
         Op::PrivateTree => set_attributes(libc::AT_FDCWD, c"/", true, 0, libc::MS_PRIVATE),
-        Op::AttachRoot => {
-            move_mount(root, c"", libc::AT_FDCWD, c"/")?;
-            call(libc::SYS_fchdir, [root as u64, 0, 0, 0, 0])
-        }
+        Op::Stage { tree } => move_mount(tree, c"", libc::AT_FDCWD, c"/"),
+        Op::AttachRoot => attach_root(root),
+        Op::OverlayRoot { overlay } => overlay_root(script, overlay),
         Op::Attach { tree, target } => attach(script, tree, target),
         Op::NewFs { fstype, attributes, target } => {
             let tree = new_fs(script.get(fstype), attributes)?;
@@ -55,18 +54,22 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
             result
         }
         Op::Bind { source, recursive, attributes, target } => {
-            let tree = open_tree(root, script.get(source), recursive)?;
-            if attributes != 0 {
-                set_attributes(tree, c"", recursive, attributes, 0)?;
-            }
+            bind(script, root, script.get(source), recursive, attributes, target)
+        }
+        Op::BindIn { tree, source, recursive, attributes, target } => {
+            bind_in(script, tree, source, recursive, attributes, target)
+        }
+        Op::Overlay { overlay, attributes, target } => {
+            let tree = new_overlay(script, overlay, attributes)?;
             attach_and_close(script, tree, target)
         }
+        Op::Mask { attributes, target } => mask(script, attributes, target),
         Op::SetAttributes { path, attributes, propagation, recursive } => {
             set_attributes(root, script.get(path), recursive, attributes, propagation)
         }
         Op::Remove { path } => call(libc::SYS_unlinkat, [root as u64, address(script.get(path)), 0, 0, 0]),
-        Op::Pivot => pivot(root),
-        Op::Join { pidfd, namespaces } => call(libc::SYS_setns, [pidfd as u64, namespaces as u64, 0, 0, 0]),
+        Op::Pivot { staged } => pivot(root, staged),
+        Op::Join { fd, namespaces } => call(libc::SYS_setns, [fd as u64, namespaces as u64, 0, 0, 0]),
         Op::Hostname { name } => {
             let name = script.get(name);
             call(libc::SYS_sethostname, [address(name), name.count_bytes() as u64, 0, 0, 0])
@@ -102,82 +105,6 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
         Op::Stub(stub) => super::stub::fork(script, &stub),
         Op::Exec => exec(script, channel),
     }
-}
-
-/// Entering the mount namespace that we are in sets root and working directory to its own (setns(2)).
-fn leave_chroot() -> Done {
-    let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as u64;
-    let path = address(c"/proc/self/ns/mnt");
-    let namespace = value(libc::SYS_openat, [libc::AT_FDCWD as u64, path, flags, 0, 0])?;
-    let result = call(libc::SYS_setns, [namespace as u64, libc::CLONE_NEWNS as u64, 0, 0, 0]);
-    close(namespace);
-    result
-}
-
-fn attach(script: &Script, tree: RawFd, target: Target) -> Done {
-    let flags = libc::O_PATH;
-    let to = inroot::open(script.root, script.get(target.path), flags, target.make, target.follow)?;
-    let result = move_mount(tree, c"", to, c"");
-    close(to);
-    result
-}
-
-fn attach_and_close(script: &Script, tree: RawFd, target: Target) -> Done {
-    let result = attach(script, tree, target);
-    close(tree);
-    result
-}
-
-fn move_mount(from: RawFd, from_path: &CStr, to: RawFd, to_path: &CStr) -> Done {
-    let mut flags = MOVE_MOUNT_F_EMPTY_PATH;
-    if to_path.is_empty() {
-        flags |= MOVE_MOUNT_T_EMPTY_PATH;
-    }
-    call(
-        libc::SYS_move_mount,
-        [from as u64, address(from_path), to as u64, address(to_path), u64::from(flags)],
-    )
-}
-
-fn open_tree(dir: RawFd, path: &CStr, recursive: bool) -> Result<RawFd, Failure> {
-    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u32 | if recursive { AT_RECURSIVE } else { 0 };
-    value(libc::SYS_open_tree, [dir as u64, address(path), u64::from(flags), 0, 0])
-}
-
-fn set_attributes(dir: RawFd, path: &CStr, recursive: bool, set: u64, propagation: u64) -> Done {
-    let change = MountAttr { set, clear: 0, propagation, userns_fd: 0 };
-    let flags = libc::AT_EMPTY_PATH as u32 | if recursive { AT_RECURSIVE } else { 0 };
-    call(
-        libc::SYS_mount_setattr,
-        [
-            dir as u64,
-            address(path),
-            u64::from(flags),
-            (&raw const change) as u64,
-            size_of::<MountAttr>() as u64,
-        ],
-    )
-}
-
-fn new_fs(fstype: &CStr, attributes: u64) -> Result<RawFd, Failure> {
-    // 1 is FSOPEN_CLOEXEC and FSMOUNT_CLOEXEC.
-    let context = value(libc::SYS_fsopen, [address(fstype), 1, 0, 0, 0])?;
-    // The source is what /proc/mounts shows in the first column; nspawn, like mount(8), puts the type there.
-    let source = [context as u64, u64::from(FSCONFIG_SET_STRING), address(c"source"), address(fstype), 0];
-    let tree = call(libc::SYS_fsconfig, source)
-        .and_then(|()| call(libc::SYS_fsconfig, [context as u64, u64::from(FSCONFIG_CMD_CREATE), 0, 0, 0]))
-        .and_then(|()| value(libc::SYS_fsmount, [context as u64, 1, attributes, 0, 0]));
-    close(context);
-    tree
-}
-
-/// `pivot_root(".", ".")`: the old root ends up on top of the new one and is detached from there, so no directory
-/// for it is needed (pivot_root(2), since Linux 5.2's documentation).
-fn pivot(root: RawFd) -> Done {
-    call(libc::SYS_fchdir, [root as u64, 0, 0, 0, 0])?;
-    call(libc::SYS_pivot_root, [address(c"."), address(c"."), 0, 0, 0])?;
-    call(libc::SYS_umount2, [address(c"."), libc::MNT_DETACH as u64, 0, 0, 0])?;
-    call(libc::SYS_chdir, [address(c"/"), 0, 0, 0, 0])
 }
 
 fn inroot_open(script: &Script, path: super::script::Str) -> Result<RawFd, Failure> {
@@ -374,7 +301,7 @@ fn exit() -> ! {
     unsafe { libc::_exit(FAILED) }
 }
 
-fn close(fd: RawFd) {
+pub(super) fn close(fd: RawFd) {
     // SAFETY: every caller passes a descriptor that it opened and does not use again.
     unsafe { libc::close(fd) };
 }
@@ -383,7 +310,7 @@ fn prctl(option: i32, argument: u64) -> Done {
     call(libc::SYS_prctl, [option as u64, argument, 0, 0, 0])
 }
 
-fn address(string: &CStr) -> u64 {
+pub(super) fn address(string: &CStr) -> u64 {
     string.as_ptr() as u64
 }
 

@@ -23,6 +23,26 @@ pub(crate) struct Target {
     pub(crate) follow: bool,
 }
 
+/// A directory of an overlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layer {
+    /// The staged tree it is in; the container's root when there is none.
+    pub(crate) tree: Option<RawFd>,
+    /// Path below that.
+    pub(crate) path: Str,
+    /// What to make when it is missing.
+    pub(crate) make: Make,
+}
+
+/// The directories of an overlay.
+#[derive(Debug, Default)]
+pub(crate) struct Overlay {
+    /// Those that are only read, the highest first.
+    pub(crate) lower: Vec<Layer>,
+    /// The one that is written to, and the kernel's beside it.
+    pub(crate) upper: Option<[Layer; 2]>,
+}
+
 /// One operation. Paths are relative to the root, whose descriptor is the script's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Op {
@@ -33,8 +53,12 @@ pub(crate) enum Op {
     LeaveChroot,
     /// Cut every mount of the host off from propagation, so that nothing below reaches it.
     PrivateTree,
+    /// Attach a tree over the host's root, where it is only a source; it goes with the host's mounts at the pivot.
+    Stage { tree: RawFd },
     /// Attach the root's detached tree and make it the working directory.
     AttachRoot,
+    /// The same for an overlay, whose descriptor takes the root's number.
+    OverlayRoot { overlay: u16 },
     /// Attach a tree that the parent prepared.
     Attach { tree: RawFd, target: Target },
     /// Mount a file system that belongs to the child's namespaces.
@@ -44,14 +68,20 @@ pub(crate) enum Op {
     NewFsOutside { fstype: Str, attributes: u64, at: Str },
     /// Attach a copy of a mount or of a part of one: a bind mount. An absolute source is one of the host's tree.
     Bind { source: Str, recursive: bool, attributes: u64, target: Target },
+    /// The same with a source below a tree, which may be full of symlinks; the mount point is of the source's kind.
+    BindIn { tree: RawFd, source: Str, recursive: bool, attributes: u64, target: Target },
+    /// Mount an overlay.
+    Overlay { overlay: u16, attributes: u64, target: Target },
+    /// Put an inode without permissions over what is there, of its kind.
+    Mask { attributes: u64, target: Target },
     /// Change a mount's attributes or propagation.
     SetAttributes { path: Str, attributes: u64, propagation: u64, recursive: bool },
     /// Remove a file.
     Remove { path: Str },
-    /// Make the root `/` and drop the host's mounts.
-    Pivot,
-    /// Enter namespaces of the process behind a pidfd.
-    Join { pidfd: RawFd, namespaces: i32 },
+    /// Make the root `/` and drop the host's mounts, and the staged trees, which lie over them.
+    Pivot { staged: u16 },
+    /// Enter namespaces: of the process behind a pidfd, or the one behind a namespace's file.
+    Join { fd: RawFd, namespaces: i32 },
     /// Set the UTS hostname.
     Hostname { name: Str },
     /// A session of our own, without a controlling terminal.
@@ -220,6 +250,8 @@ pub(crate) struct Script {
     purposes: Vec<Purpose>,
     /// Descriptor of the root's tree, for the operations that take paths.
     pub(crate) root: RawFd,
+    /// The overlays that operations name by their place here.
+    pub(crate) overlays: Vec<Overlay>,
     /// The seccomp filter.
     pub(crate) filter: Vec<libc::sock_filter>,
     /// The program.
@@ -245,6 +277,17 @@ impl Script {
             }
             None => "set the container up".to_owned(),
         }
+    }
+
+    /// How many trees are staged so far.
+    pub(crate) fn staged(&self) -> u16 {
+        self.ops.iter().filter(|op| matches!(op, Op::Stage { .. })).count() as u16
+    }
+
+    /// Adds an overlay's directories; its number.
+    pub(crate) fn overlay(&mut self, overlay: Overlay) -> u16 {
+        self.overlays.push(overlay);
+        self.overlays.len() as u16 - 1
     }
 
     /// Puts a string into the arena.

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::mounts::{Attributes, Entry, MountPlan, Source};
-use super::{Confinement, DevicePolicy, Plan};
+use super::mounts::{Attributes, Entry, Layer, MountPlan, Source};
+use super::{Confinement, DevicePolicy, Namespaces, OnHost, Plan};
 use crate::config::{Network, Personality, Preparation, Program};
 
 impl fmt::Display for Plan {
@@ -11,11 +11,8 @@ impl fmt::Display for Plan {
         writeln!(f, "container {}", self.name)?;
         writeln!(f, "├─ root {}", self.rootfs.display())?;
         section(f, "prepare", &self.preparation)?;
-        let network = match &self.namespaces.network {
-            Network::Private | Network::Join(_) => " net",
-            Network::Host => "",
-        };
-        writeln!(f, "├─ namespaces mnt pid uts ipc cgroup{network}")?;
+        section(f, "on the host", &self.on_host)?;
+        writeln!(f, "├─ namespaces {}", self.namespaces)?;
         section(f, "cgroup", &self.cgroup_lines())?;
         section(f, "mounts", &self.mounts)?;
         writeln!(f, "├─ hostname {}", self.hostname)?;
@@ -155,6 +152,44 @@ impl fmt::Display for Preparation {
     }
 }
 
+impl fmt::Display for OnHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path().display();
+        match self {
+            OnHost::Temporary { .. } => write!(f, "temporary directory {path}"),
+            OnHost::Work { .. } => write!(f, "work directory {path} of an overlay"),
+            OnHost::Propagate { .. } => write!(f, "directory {path} for `machinectl bind`"),
+            OnHost::UnixExport { .. } => write!(f, "tmpfs {path} for the container's sockets"),
+        }
+    }
+}
+
+impl fmt::Display for Namespaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("mnt")?;
+        for (new, name) in [(self.pid, "pid"), (self.uts, "uts"), (self.ipc, "ipc"), (self.cgroup, "cgroup")]
+        {
+            if new {
+                write!(f, " {name}")?;
+            }
+        }
+        match &self.network {
+            Network::Private => f.write_str(" net"),
+            Network::Join(path) => write!(f, ", net of {}", path.display()),
+            Network::Host => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Layer::Host(path) => write!(f, "host:{}", path.display()),
+            Layer::InRoot(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
 impl fmt::Display for Attributes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.read_only { "ro" } else { "rw" })?;
@@ -162,6 +197,7 @@ impl fmt::Display for Attributes {
             (self.no_suid, "nosuid"),
             (self.no_dev, "nodev"),
             (self.no_exec, "noexec"),
+            (self.no_symlinks, "nosymfollow"),
             (self.strict_atime, "strictatime"),
         ] {
             if on {
@@ -176,18 +212,24 @@ impl fmt::Display for MountPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let target = self.target.display();
         match &self.source {
+            Source::Root if self.attributes.read_only => {
+                write!(f, "{target} the root directory, private, all of it read-only")
+            }
             Source::Root => write!(f, "{target} the root directory, private"),
+            Source::RootOverlay { options } => {
+                write!(f, "{target} overlay: the root directory below a tmpfs ({})", Options(options))
+            }
+            Source::BaseOf { path } => {
+                write!(f, "{target} rbind {} of the root directory ({})", path.display(), self.attributes)
+            }
             Source::HostPath { path, recursive, .. } => {
                 let bind = if *recursive { "rbind" } else { "bind" };
                 write!(f, "{target} {bind} host:{} ({})", path.display(), self.attributes)
             }
             Source::Tmpfs { options, entries } => {
                 write!(f, "{target} tmpfs ({}", self.attributes)?;
-                for (key, value) in options {
-                    match value {
-                        Some(value) => write!(f, ",{key}={value}")?,
-                        None => write!(f, ",{key}")?,
-                    }
+                if !options.is_empty() {
+                    write!(f, ",{}", Options(options))?;
                 }
                 write!(f, ")")?;
                 if !entries.is_empty() {
@@ -202,6 +244,32 @@ impl fmt::Display for MountPlan {
                 let bind = if *recursive { "rbind" } else { "bind" };
                 write!(f, "{target} {bind} {} ({})", path.display(), self.attributes)
             }
+            Source::InRoot { path, recursive } => {
+                let bind = if *recursive { "rbind" } else { "bind" };
+                write!(f, "{target} {bind} {} of the container ({})", path.display(), self.attributes)
+            }
+            Source::Overlay { lower, upper } => {
+                write!(f, "{target} overlay (")?;
+                for (index, layer) in lower.iter().enumerate() {
+                    write!(f, "{}{layer}", if index == 0 { "" } else { " < " })?;
+                }
+                match upper {
+                    Some(upper) => write!(f, " < {}, rw)", upper.layer),
+                    None => write!(f, ", ro)"),
+                }
+            }
+            Source::Inaccessible => write!(f, "{target} an inode without permissions"),
+            Source::Incoming { path } => {
+                write!(
+                    f,
+                    "{target} bind host:{} ({}), what is mounted below it arrives",
+                    path.display(),
+                    self.attributes
+                )
+            }
+            Source::UnixExport { path } => {
+                write!(f, "{target} tmpfs of host:{} ({})", path.display(), self.attributes)
+            }
             Source::Console => write!(f, "{target} a pty of /dev/pts"),
             Source::BootId => write!(f, "{target} a random id ({})", self.attributes),
             Source::KernelLog => write!(f, "{target} a silent fifo"),
@@ -214,6 +282,22 @@ impl fmt::Display for MountPlan {
             }
             Source::Share => write!(f, "{target} becomes shared, recursively"),
         }
+    }
+}
+
+/// Options of a tmpfs in mount(8)'s notation.
+struct Options<'a>(&'a [(String, Option<String>)]);
+
+impl fmt::Display for Options<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (key, value)) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            match value {
+                Some(value) => write!(f, "{comma}{key}={value}")?,
+                None => write!(f, "{comma}{key}")?,
+            }
+        }
+        Ok(())
     }
 }
 

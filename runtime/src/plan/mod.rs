@@ -9,6 +9,7 @@ mod identity;
 mod limits;
 mod mounts;
 mod nested;
+mod on_host;
 mod resources;
 
 use std::ffi::OsString;
@@ -20,12 +21,15 @@ pub use cgroup::{CgroupPlan, DevicePolicy};
 pub use confinement::Confinement;
 pub(crate) use identity::{DEFAULT_PATH, INITS, SHELLS};
 pub use limits::Limit;
-pub use mounts::{Attributes, Entry, MountPlan, Source};
-pub(crate) use mounts::{BOOT_ID, KMSG, NOTIFY, UUID};
+pub use mounts::{Attributes, Entry, Layer, MountPlan, Source, TmpfsOptions, UpperLayer};
+pub(crate) use mounts::{BOOT_ID, KMSG, MAX_LAYERS, NOTIFY, UUID};
+pub use on_host::OnHost;
 pub use resources::Setting;
 
 use crate::caps::CapSet;
-use crate::config::{Console, ContainerConfig, Network, Payload, Preparation, Program, UserNamespace};
+use crate::config::{
+    Console, ContainerConfig, KernelView, Network, Payload, Preparation, Program, RootOptions, UserNamespace,
+};
 use crate::devices::DeviceRule;
 use crate::error::{Error, ErrorKind};
 use crate::host::HostFacts;
@@ -35,14 +39,18 @@ use crate::host::HostFacts;
 pub struct Plan {
     /// The container's name.
     pub name: String,
-    /// Host path of the root directory.
+    /// Host path of the root directory or image.
     pub rootfs: PathBuf,
+    /// How it becomes the container's root.
+    pub root: RootOptions,
     /// Steps before the clone, in order.
     pub preparation: Vec<Preparation>,
     /// The new namespaces.
     pub namespaces: Namespaces,
     /// Mounts in the order in which they are attached; the first is the root.
     pub mounts: Vec<MountPlan>,
+    /// What is made on the host beside the root, before the mounts, in order.
+    pub on_host: Vec<OnHost>,
     /// UTS hostname.
     pub hostname: String,
     /// `container_uuid` unless the root has a machine id of its own; random when absent.
@@ -90,24 +98,40 @@ pub struct Namespaces {
     pub network: Network,
     /// The user namespace.
     pub users: UserNamespace,
+    /// Whether it has a control group namespace.
+    pub cgroup: bool,
+    /// Whether it has an IPC namespace.
+    pub ipc: bool,
+    /// Whether it has a pid namespace.
+    pub pid: bool,
+    /// Whether it has a UTS namespace.
+    pub uts: bool,
 }
 
 impl Namespaces {
     /// The `CLONE_NEW*` bits.
     #[must_use]
     pub fn clone_flags(&self) -> u64 {
-        let mut flags = libc::CLONE_NEWNS
-            | libc::CLONE_NEWPID
-            | libc::CLONE_NEWUTS
-            | libc::CLONE_NEWIPC
-            | libc::CLONE_NEWCGROUP;
-        if self.network == Network::Private {
-            flags |= libc::CLONE_NEWNET;
-        }
-        if self.users != UserNamespace::Host {
-            flags |= libc::CLONE_NEWUSER;
-        }
+        let on = |new: bool, flag: i32| if new { flag } else { 0 };
+        let flags = libc::CLONE_NEWNS
+            | on(self.pid, libc::CLONE_NEWPID)
+            | on(self.uts, libc::CLONE_NEWUTS)
+            | on(self.ipc, libc::CLONE_NEWIPC)
+            | on(self.cgroup, libc::CLONE_NEWCGROUP)
+            | on(self.network == Network::Private, libc::CLONE_NEWNET)
+            | on(self.users != UserNamespace::Host, libc::CLONE_NEWUSER);
         flags as u64
+    }
+
+    fn new(network: Network, users: UserNamespace, view: &KernelView) -> Namespaces {
+        Namespaces {
+            network,
+            users,
+            cgroup: view.cgroup_namespace,
+            ipc: !view.share_ipc,
+            pid: !view.share_pid,
+            uts: !view.share_uts,
+        }
     }
 }
 
@@ -143,12 +167,15 @@ impl Plan {
         let mut warnings = Vec::new();
         let capabilities = capabilities(config, host);
         let cgroup = cgroup::plan(config, host)?;
+        let (mounts, on_host) = mounts::plan(config, host, &cgroup)?;
         Ok(Plan {
             name: config.name.clone(),
             rootfs: config.rootfs.clone(),
+            root: config.root.clone(),
             preparation: config.preparation.clone(),
-            namespaces: Namespaces { network: config.network.clone(), users: config.users },
-            mounts: mounts::plan(config, host)?,
+            namespaces: Namespaces::new(config.network.clone(), config.users, &config.kernel_view),
+            mounts,
+            on_host,
             hostname: config.hostname.clone().unwrap_or_else(|| config.name.clone()),
             uuid: config.uuid,
             env: identity::environment(config, host),
@@ -180,14 +207,9 @@ impl Plan {
 
 /// What a configuration can ask for and this version cannot do: refused by name, never left out silently.
 fn unsupported(config: &ContainerConfig) -> Result<(), Error> {
-    use crate::config::{BindIds, BindSource, Integration, KernelView, Mount, Ownership, RootOptions};
-    let bind = |mount: &Mount| match mount {
-        Mount::Bind { source, ids, .. } => {
-            !matches!(source, BindSource::Host(_)) || !matches!(ids, BindIds::Auto | BindIds::Host)
-        }
-        Mount::Tmpfs { .. } => false,
-        _ => true,
-    };
+    use crate::config::{BindIds, Integration, Mount, Ownership};
+    let mapped = |mount: &Mount| matches!(mount, Mount::Bind { ids, .. } if !matches!(ids, BindIds::Auto | BindIds::Host));
+    let root = &config.root;
     // What is decided by itself may as well be nothing.
     let automatic = Integration {
         resolv_conf: crate::config::ResolvConf::Auto,
@@ -197,18 +219,16 @@ fn unsupported(config: &ContainerConfig) -> Result<(), Error> {
     };
     let asked = [
         (
-            "an image, a template, or a volatile, ephemeral or read-only root",
-            config.root != RootOptions::default(),
+            "an image, a template or another root",
+            root.image || root.template.is_some() || root.pivot.is_some(),
         ),
         ("a user namespace", config.users != UserNamespace::Host || config.ownership != Ownership::Off),
-        ("this kind of mount", config.mounts.iter().any(bind)),
+        ("owners of a bind mount", config.mounts.iter().any(mapped)),
         (
             "what is taken over from the host",
             ![Integration::default(), automatic]
                 .contains(&Integration { machine: false, ..config.integration.clone() }),
         ),
-        ("this view of the kernel", config.kernel_view != KernelView::default()),
-        ("a network namespace by its path", matches!(config.network, Network::Join(_))),
     ];
     match asked.iter().find(|(_, asked)| *asked) {
         None => Ok(()),

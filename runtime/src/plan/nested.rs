@@ -32,14 +32,14 @@ pub(super) fn mounts() -> impl Iterator<Item = MountPlan> {
         target: std::path::Path::new(DIRECTORY).join(name),
         source: Source::Kernel(fstype),
         attributes: Attributes::API,
+        ids: None,
     })
 }
 
-/// Entries of /dev.
-pub(super) fn devices() -> Vec<Entry> {
-    let node =
-        |path: &str, minor| Entry::Device { path: path.into(), mode: 0o666, block: false, major: 10, minor };
-    vec![node("fuse", 229), Entry::Directory { path: "net".into(), mode: 0o755 }, node("net/tun", 200)]
+/// The device of file systems in user space; /dev/net/tun is everybody's who has it.
+pub(super) fn fuse() -> Entry {
+    let path = "fuse".into();
+    Entry::Device { path, mode: 0o666, block: false, major: 10, minor: 229, optional: false }
 }
 
 /// The system calls, in front of what was asked for.

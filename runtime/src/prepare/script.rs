@@ -1,31 +1,38 @@
 //! Writes the child's script from the plan and the trees that the parent built.
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use super::Prepared;
+use super::{Prepared, Trees, overlay};
 use crate::caps::CapSet;
-use crate::child::script::{Op, Purpose, Script, Stub, Target};
+use crate::child::script::{Layer, Op, Overlay, Purpose, Script, Stub, Target};
 use crate::config::{Console, Program};
 use crate::error::{Doing, Error, ErrorKind};
 use crate::host::c_path;
 use crate::passwd::Account;
-use crate::plan::{BOOT_ID, Confinement, KMSG, Plan, Source};
+use crate::plan::{self, BOOT_ID, Confinement, KMSG, MountPlan, Plan, Source, UpperLayer};
 use crate::sys::inroot::Make;
 use crate::sys::process;
 
 /// The whole script. The order within it is the one that makes it work; each step says why it stands where it does.
-pub(super) fn assemble(prepared: &Prepared, trees: &[Option<OwnedFd>]) -> Result<Script, Error> {
+pub(super) fn assemble(prepared: &Prepared, trees: &Trees) -> Result<Script, Error> {
     let plan = &prepared.plan;
     let mut script = Script::default();
     // First of all: from here on nothing can outlive the supervisor.
     script.push(Op::DieWithParent, "tie the container to its supervisor");
     // Before any mount point is made, since the umask is the caller's.
     script.push(Op::Umask, "set the umask");
+    if let Some(network) = &prepared.network {
+        // Before /sys is mounted, which shows the network of whoever mounts it.
+        let join = Op::Join { fd: network.as_raw_fd(), namespaces: libc::CLONE_NEWNET };
+        script.push(join, "enter the network namespace");
+    }
     mounts(&mut script, plan, trees)?;
-    let name = script.string(&c_text(&plan.hostname)?);
-    script.push(Op::Hostname { name }, format!("set the hostname to {}", plan.hostname));
+    if plan.namespaces.uts {
+        let name = script.string(&c_text(&plan.hostname)?);
+        script.push(Op::Hostname { name }, format!("set the hostname to {}", plan.hostname));
+    }
     script.push(Op::NewSession, "start a session");
     let terminal = plan.console != Console::Pipe;
     if terminal {
@@ -138,58 +145,23 @@ fn stub(script: &mut Script, prepared: &Prepared, terminal: bool) -> Result<Stub
     Ok(Stub { terminal, arguments, environment, shown })
 }
 
-fn mounts(script: &mut Script, plan: &Plan, trees: &[Option<OwnedFd>]) -> Result<(), Error> {
-    for (index, (mount, tree)) in plan.mounts.iter().zip(trees).enumerate() {
-        let path = script.string(&relative(&mount.target)?);
-        let attributes = mount.attributes.bits();
-        let target = |make| Target { path, make, follow: follows(&mount.target) };
+/// Staged trees come first: what is staged later would lie over the container's root.
+fn mounts(script: &mut Script, plan: &Plan, trees: &Trees) -> Result<(), Error> {
+    script.push(Op::LeaveChroot, "find the root of the mounts");
+    script.push(Op::PrivateTree, "make the host's mounts private");
+    for tree in trees.base.iter().chain(&trees.layers) {
+        script.push(Op::Stage { tree: tree.as_raw_fd() }, "set a source of the mounts aside");
+    }
+    let mut layers = trees.layers.iter().map(AsRawFd::as_raw_fd);
+    for (index, (mount, tree)) in plan.mounts.iter().zip(&trees.mounts).enumerate() {
         let op = match (&mount.source, tree) {
-            (Source::Root, Some(tree)) => {
-                script.root = tree.as_raw_fd();
-                script.push(Op::LeaveChroot, "find the root of the mounts");
-                script.push(Op::PrivateTree, "make the host's mounts private");
-                Op::AttachRoot
+            (Source::Overlay { lower, upper }, _) => {
+                let overlay = overlay_of(lower, upper.as_ref(), &mut layers, script)?;
+                let (overlay, target) = (script.overlay(overlay), target(script, mount, ANY_DIRECTORY)?);
+                Op::Overlay { overlay, attributes: mount.attributes.bits(), target }
             }
-            (Source::HostPath { make, .. }, Some(tree)) => {
-                let make = if *make { make_for(tree)? } else { Make::Nothing };
-                Op::Attach { tree: tree.as_raw_fd(), target: target(make) }
-            }
-            (_, Some(tree)) => Op::Attach { tree: tree.as_raw_fd(), target: target(Make::Directory(0o755)) },
-            (Source::Kernel(fstype), None) => {
-                let fstype = script.string(&c_text(fstype)?);
-                Op::NewFs { fstype, attributes, target: target(Make::Directory(0o755)) }
-            }
-            (Source::Own { path: source, recursive }, None) => {
-                let source = script.string(&relative(source)?);
-                let target = target(Make::Nothing);
-                Op::Bind { source, recursive: *recursive, attributes, target }
-            }
-            (Source::Console, None) => bind(script, "dev/pts/0", attributes, target(Make::Nothing)),
-            (Source::BootId, None) => {
-                bind(script, &format!("run/{BOOT_ID}"), attributes, target(Make::Nothing))
-            }
-            (Source::KernelLog, None) => {
-                bind(script, &format!("run/{KMSG}"), attributes, target(Make::Nothing))
-            }
-            (Source::Remount, None) => {
-                Op::SetAttributes { path, attributes, propagation: 0, recursive: false }
-            }
-            (Source::Share, None) => {
-                // Before: pivot_root refuses a shared root.
-                script.push(Op::Pivot, "make the container's root /");
-                Op::SetAttributes { path, attributes, propagation: libc::MS_SHARED, recursive: true }
-            }
-            (Source::KernelOutside(fstype), None) => {
-                let (fstype, at) = (script.string(&c_text(fstype)?), script.string(&c_path(&mount.target)?));
-                Op::NewFsOutside { fstype, attributes, at }
-            }
-            (Source::Outside { path }, None) => {
-                let (source, target) = (script.string(&c_path(path)?), target(Make::Nothing));
-                Op::Bind { source, recursive: false, attributes, target }
-            }
-            (Source::Root | Source::HostPath { .. } | Source::Tmpfs { .. } | Source::Devpts { .. }, None) => {
-                unreachable!("the parent builds every tree of these")
-            }
+            (_, Some(tree)) => attach(script, mount, tree, trees)?,
+            (source, None) => make(script, mount, source, trees)?,
         };
         script.push(op, Purpose::Mount(index));
         match mount.source {
@@ -200,6 +172,115 @@ fn mounts(script: &mut Script, plan: &Plan, trees: &[Option<OwnedFd>]) -> Result
         }
     }
     Ok(())
+}
+
+const ANY_DIRECTORY: Make = Make::Directory(0o755);
+
+/// How a tree that the parent has made becomes part of the container's.
+fn attach(script: &mut Script, mount: &MountPlan, tree: &OwnedFd, trees: &Trees) -> Result<Op, Error> {
+    let fd = tree.as_raw_fd();
+    let make = match (&mount.source, trees.base.as_ref()) {
+        (Source::RootOverlay { .. }, Some(base)) => {
+            script.root = fd;
+            script.push(Op::Stage { tree: fd }, "set the tmpfs over the root directory aside");
+            let (lower, upper, work) =
+                (script.string(c"."), script.string(overlay::UPPER), script.string(overlay::WORK));
+            let layer = |tree, path| Layer { tree: Some(tree), path, make: Make::Nothing };
+            let lower = vec![layer(base.as_raw_fd(), lower)];
+            let overlay = Overlay { lower, upper: Some([layer(fd, upper), layer(fd, work)]) };
+            return Ok(Op::OverlayRoot { overlay: script.overlay(overlay) });
+        }
+        _ if mount.target == Path::new("/") => {
+            script.root = fd;
+            return Ok(Op::AttachRoot);
+        }
+        (Source::HostPath { make: true, .. }, _) => make_for(tree)?,
+        (Source::HostPath { make: false, .. }, _) => Make::Nothing,
+        _ => ANY_DIRECTORY,
+    };
+    Ok(Op::Attach { tree: fd, target: target(script, mount, make)? })
+}
+
+/// What is made in the container's namespaces, or of what is in them.
+fn make(script: &mut Script, mount: &MountPlan, source: &Source, trees: &Trees) -> Result<Op, Error> {
+    let attributes = mount.attributes.bits();
+    let there = target(script, mount, Make::Nothing)?;
+    let path = there.path;
+    Ok(match source {
+        Source::Kernel(fstype) => {
+            let fstype = script.string(&c_text(fstype)?);
+            Op::NewFs { fstype, attributes, target: Target { make: ANY_DIRECTORY, ..there } }
+        }
+        Source::Own { path, recursive } => {
+            let source = script.string(&relative(path)?);
+            Op::Bind { source, recursive: *recursive, attributes, target: there }
+        }
+        Source::InRoot { path, recursive } => {
+            let source = script.string(&relative(path)?);
+            Op::BindIn { tree: script.root, source, recursive: *recursive, attributes, target: there }
+        }
+        Source::BaseOf { path } => {
+            let source = script.string(&relative(path)?);
+            let tree = trees.base.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+            Op::BindIn { tree, source, recursive: true, attributes, target: there }
+        }
+        Source::Inaccessible => Op::Mask { attributes, target: there },
+        Source::Console => bind(script, "dev/pts/0", attributes, there),
+        Source::BootId => bind(script, &format!("run/{BOOT_ID}"), attributes, there),
+        Source::KernelLog => bind(script, &format!("run/{KMSG}"), attributes, there),
+        Source::Remount => Op::SetAttributes { path, attributes, propagation: 0, recursive: false },
+        Source::Share => {
+            // Before: pivot_root refuses a shared root.
+            let staged = script.staged();
+            script.push(Op::Pivot { staged }, "make the container's root /");
+            Op::SetAttributes { path, attributes, propagation: libc::MS_SHARED, recursive: true }
+        }
+        Source::KernelOutside(fstype) => {
+            let (fstype, at) = (script.string(&c_text(fstype)?), script.string(&c_path(&mount.target)?));
+            Op::NewFsOutside { fstype, attributes, at }
+        }
+        Source::Outside { path } => {
+            let source = script.string(&c_path(path)?);
+            Op::Bind { source, recursive: false, attributes, target: there }
+        }
+        _ => unreachable!("the parent builds every tree of these"),
+    })
+}
+
+/// The directories of an overlay; those on the host are the next of `trees`.
+fn overlay_of(
+    lower: &[plan::Layer],
+    upper: Option<&UpperLayer>,
+    trees: &mut impl Iterator<Item = RawFd>,
+    script: &mut Script,
+) -> Result<Overlay, Error> {
+    let mut overlay = Overlay::default();
+    for layer in lower {
+        let (tree, path) = match layer {
+            plan::Layer::Host(_) => (trees.next(), script.string(c".")),
+            plan::Layer::InRoot(path) => (None, script.string(&relative(path)?)),
+        };
+        overlay.lower.insert(0, Layer { tree, path, make: Make::Nothing });
+    }
+    if let Some(UpperLayer { layer, work }) = upper {
+        let (plan::Layer::Host(path) | plan::Layer::InRoot(path)) = layer;
+        let work = path.with_file_name(work);
+        let (tree, upper, work, make) = match layer {
+            plan::Layer::Host(_) => {
+                let name = |path: &Path| c_path(Path::new(path.file_name().unwrap_or_default()));
+                (trees.next(), name(path)?, name(&work)?, Make::Nothing)
+            }
+            plan::Layer::InRoot(_) => (None, relative(path)?, relative(&work)?, ANY_DIRECTORY),
+        };
+        let (path, work) = (script.string(&upper), script.string(&work));
+        overlay.upper = Some([Layer { tree, path, make: Make::Nothing }, Layer { tree, path: work, make }]);
+    }
+    Ok(overlay)
+}
+
+fn target(script: &mut Script, mount: &MountPlan, make: Make) -> Result<Target, Error> {
+    let path = script.string(&relative(&mount.target)?);
+    Ok(Target { path, make, follow: follows(&mount.target) })
 }
 
 fn bind(script: &mut Script, source: &str, attributes: u64, target: Target) -> Op {

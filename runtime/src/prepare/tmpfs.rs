@@ -43,9 +43,12 @@ fn make(tree: BorrowedFd<'_>, entry: &Entry) -> std::io::Result<()> {
         }
         Entry::File { path, mode, content } => write_bytes(tree, path, *mode, content.as_bytes()),
         Entry::Symlink { path, to } => Ok(nix::unistd::symlinkat(to.as_path(), tree, path.as_path())?),
-        Entry::Device { path, mode, block, major, minor } => {
+        Entry::Device { path, mode, block, major, minor, optional } => {
             let kind = if *block { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
-            node(tree, path, kind, *mode, makedev(u64::from(*major), u64::from(*minor)))
+            match node(tree, path, kind, *mode, makedev(u64::from(*major), u64::from(*minor))) {
+                Err(error) if *optional && error.raw_os_error() == Some(libc::EPERM) => Ok(()),
+                result => result,
+            }
         }
         Entry::Fifo { path, mode } => node(tree, path, SFlag::S_IFIFO, *mode, 0),
         // The notify socket is bound, not made.

@@ -25,6 +25,7 @@ use crate::cgroup::Cgroup;
 use crate::config::Console;
 use crate::error::{Doing, Error};
 use crate::launch::Launched;
+use crate::made::Made;
 use crate::prepare::Prepared;
 use crate::sys::process::Ended;
 use console::Forward;
@@ -114,9 +115,13 @@ pub struct Supervisor {
     name: String,
     uuid: [u8; 16],
     stop_signal: i32,
+    /// Whether the program is the init of a pid namespace.
+    init: bool,
     notify: Option<UnixDatagram>,
     console: Option<OwnedFd>,
     mode: Console,
+    /// What was made on the host; removed when no process of the container is left.
+    made: Made,
     /// Keeps the writers of /dev/kmsg's stand-in from a hang-up.
     _kernel_log: Option<OwnedFd>,
     stopper: Stopper,
@@ -140,9 +145,11 @@ impl Supervisor {
             cgroup,
             uuid: prepared.uuid,
             stop_signal: prepared.plan.stop_signal,
+            init: prepared.plan.namespaces.pid,
             mode: prepared.plan.console,
             notify: prepared.notify,
             console: prepared.console,
+            made: prepared.made,
             _kernel_log: prepared.kernel_log,
             name: prepared.plan.name,
             stopper: Stopper(Arc::new(event)),
@@ -187,7 +194,7 @@ impl Supervisor {
         // A passive console is kept and not read: who writes to it waits once the terminal is full, as under nspawn.
         let console = self.console.as_ref().filter(|_| self.mode != Console::Passive);
         let mut forward = Forward::new(console, self.mode == Console::Interactive, attached)?;
-        let mut stop = Stop::new(self.stop_signal, attached.grace);
+        let mut stop = Stop::new(self.stop_signal, attached.grace, self.init);
         loop {
             let ready = self.poll(attached, &forward, stop.timeout())?;
             if let Some(signals) = attached.signals.filter(|_| ready.signal) {
@@ -211,8 +218,14 @@ impl Supervisor {
         let ended = self.launched.reap()?;
         forward.drain();
         drop(forward);
-        let cleanup = self.cgroup.remove().err().into_iter().collect();
-        Ok(End { outcome: ended.into(), cleanup })
+        let mut cleanup: Vec<Error> = self.cgroup.remove().err().into_iter().collect();
+        cleanup.extend(self.made.remove());
+        let outcome = match ended {
+            // No reboot(2), which acts on the machine there.
+            Ended::Killed(signal) if !self.init => Outcome::Killed(signal),
+            ended => ended.into(),
+        };
+        Ok(End { outcome, cleanup })
     }
 
     fn poll(

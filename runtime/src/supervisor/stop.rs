@@ -33,13 +33,15 @@ enum State {
 pub(super) struct Stop {
     signal: i32,
     grace: Duration,
+    /// Whether the program is a pid namespace's init; another one gets every signal.
+    init: bool,
     state: State,
     deadline: Option<Instant>,
 }
 
 impl Stop {
-    pub(super) fn new(signal: i32, grace: Duration) -> Stop {
-        Stop { signal, grace, state: State::Running, deadline: None }
+    pub(super) fn new(signal: i32, grace: Duration, init: bool) -> Stop {
+        Stop { signal, grace, init, state: State::Running, deadline: None }
     }
 
     /// Somebody asks: the first time to shut down, the second time to be killed.
@@ -88,7 +90,7 @@ impl Stop {
             self.state = State::Kill;
         }
         match self.state {
-            State::Wanted { .. } if listens(launched.pid(), self.signal) => {
+            State::Wanted { .. } if !self.init || listens(launched.pid(), self.signal) => {
                 send(launched, self.signal)?;
                 self.state = State::Sent;
                 on_event(Event::Stopping(self.signal));
@@ -145,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_second_request_kills_and_further_ones_change_nothing() {
-        let mut stop = Stop::new(37, Duration::from_secs(90));
+        let mut stop = Stop::new(37, Duration::from_secs(90), true);
         assert_eq!(stop.timeout(), PollTimeout::NONE);
         stop.request();
         assert_eq!(stop.state, State::Wanted { announced: false });

@@ -167,6 +167,7 @@ pub fn call_name(call: i32) -> &'static str {
         (libc::SYS_fsopen, "fsopen"),
         (libc::SYS_fsconfig, "fsconfig"),
         (libc::SYS_fsmount, "fsmount"),
+        (libc::SYS_statx, "statx"),
         (libc::SYS_pivot_root, "pivot_root"),
         (libc::SYS_umount2, "umount2"),
         (libc::SYS_fchdir, "fchdir"),

@@ -15,6 +15,14 @@ pub fn try_lock(file: &File) -> Result<()> {
     set(file, libc::F_WRLCK, libc::F_OFD_SETLK)
 }
 
+/// Takes a lock that others may hold, too, without waiting.
+///
+/// # Errors
+/// EAGAIN when somebody holds it exclusively.
+pub fn try_lock_shared(file: &File) -> Result<()> {
+    set(file, libc::F_RDLCK, libc::F_OFD_SETLK)
+}
+
 /// Takes an exclusive lock, waiting for whoever holds it.
 ///
 /// # Errors

@@ -19,6 +19,8 @@ pub mod attr {
     pub const NOEXEC: u64 = 0x8;
     /// Access times are always updated.
     pub const STRICTATIME: u64 = 0x20;
+    /// Symbolic links are not followed.
+    pub const NOSYMFOLLOW: u64 = 0x20_0000;
     /// The field of access-time modes.
     pub const ATIME_MASK: u64 = 0x70;
 }
@@ -35,6 +37,8 @@ pub const MOVE_MOUNT_T_EMPTY_PATH: u32 = 0x40;
 pub const FSCONFIG_SET_FLAG: u32 = 0;
 /// `FSCONFIG_SET_STRING`.
 pub const FSCONFIG_SET_STRING: u32 = 1;
+/// `FSCONFIG_SET_FD`.
+pub const FSCONFIG_SET_FD: u32 = 5;
 /// `FSCONFIG_CMD_CREATE`.
 pub const FSCONFIG_CMD_CREATE: u32 = 6;
 
@@ -68,6 +72,26 @@ pub fn open_tree_clone(dir: BorrowedFd<'_>, path: &CStr, recursive: bool) -> Res
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// Attaches a detached mount to a path of ours.
+///
+/// # Errors
+/// The kernel's.
+pub fn move_mount(tree: BorrowedFd<'_>, path: &CStr) -> Result<()> {
+    // SAFETY: both paths are NUL-terminated.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    };
+    check(result, "move_mount", || format!("{}, {path:?}", tree.as_raw_fd()))?;
+    Ok(())
+}
+
 /// Changes attributes of the mount at `tree` itself, or of all mounts below it too.
 ///
 /// # Errors
@@ -99,14 +123,26 @@ impl FsContext {
     /// # Errors
     /// ENODEV when the kernel does not know the file system.
     pub fn open(fstype: &CStr) -> Result<FsContext> {
+        // What /proc/mounts shows in the first column; nspawn, like mount(8), puts the type there.
+        Self::with_source(fstype, fstype)
+    }
+
+    /// The same for what is on a device.
+    ///
+    /// # Errors
+    /// ENODEV when the kernel does not know the file system.
+    pub fn with_source(fstype: &CStr, source: &CStr) -> Result<FsContext> {
+        let context = Self::start(fstype)?;
+        context.set(c"source", Some(source))?;
+        Ok(context)
+    }
+
+    fn start(fstype: &CStr) -> Result<FsContext> {
         // SAFETY: `fstype` is NUL-terminated; 1 is FSOPEN_CLOEXEC.
         let fd = unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), 1u32) };
         let fd = check(fd, "fsopen", || format!("{fstype:?}"))?;
         // SAFETY: a descriptor the kernel just gave us.
-        let context = FsContext(unsafe { OwnedFd::from_raw_fd(fd as i32) });
-        // What /proc/mounts shows in the first column; nspawn, like mount(8), puts the type there.
-        context.set(c"source", Some(fstype))?;
-        Ok(context)
+        Ok(FsContext(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
     }
 
     /// Sets an option: `key=value`, or a flag when there is no value.

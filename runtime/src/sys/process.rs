@@ -88,6 +88,17 @@ pub fn limit_of(pid: libc::pid_t, resource: u32) -> Result<(u64, u64)> {
     Ok((limit.rlim_cur, limit.rlim_max))
 }
 
+/// Which kind of namespace (`CLONE_NEW*`) an open file is; `None` when it is none.
+#[must_use]
+pub fn namespace_kind(file: BorrowedFd<'_>) -> Option<i32> {
+    /// `NS_GET_NSTYPE` (linux/nsfs.h), whose type differs between libcs.
+    const NS_GET_NSTYPE: u32 = 0xb703;
+    // SAFETY: the request takes no argument. Another kind of file than namespaces does not know it: the number is
+    // theirs (ioctl-number.rst).
+    let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE as _) };
+    (kind >= 0).then_some(kind)
+}
+
 /// Joins the namespaces `namespaces` (`CLONE_NEW*`) of the process or namespace file behind `file`, for the
 /// calling thread. With `CLONE_NEWPID` only children created afterwards are inside.
 ///

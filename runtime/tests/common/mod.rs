@@ -96,3 +96,26 @@ pub fn printed(root: &Path, name: &str, script: &str, change: impl FnOnce(&mut C
     assert_eq!(outcome, Outcome::Exited(0), "{out}");
     out
 }
+
+/// Runs a script in the container; what it wrote, and how it ended.
+pub fn output(config: &ContainerConfig) -> (String, Outcome) {
+    let mut config = config.clone();
+    config.console = Console::ReadOnly;
+    let file = tempfile::tempfile_in(TEMPORARY).unwrap();
+    let attached = Attached { output: Some(std::os::fd::AsFd::as_fd(&file)), ..DETACHED };
+    let end = start(&config).unwrap().run(&attached, |_| {}).unwrap();
+    assert!(end.cleanup.is_empty(), "{:?}", end.cleanup);
+    let mut text = String::new();
+    let mut file = file;
+    std::io::Seek::rewind(&mut file).unwrap();
+    std::io::Read::read_to_string(&mut file, &mut text).unwrap();
+    (text.replace('\r', ""), end.outcome)
+}
+
+/// A shell script's result: its output when it succeeds.
+#[track_caller]
+pub fn ok(config: &ContainerConfig) -> String {
+    let (text, outcome) = output(config);
+    assert_eq!(outcome, Outcome::Exited(0), "{text}");
+    text
+}

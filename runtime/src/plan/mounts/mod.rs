@@ -1,14 +1,20 @@
 //! The mount table: systemd-nspawn's (v256, `mount_table` in nspawn-mount.c), in its order, with real masks.
 
+mod api;
+mod custom;
+mod root;
+
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::nested;
-use crate::config::{BindSource, Console, ContainerConfig, Mount, Store};
-use crate::error::{Error, ErrorKind};
-use crate::host::{HostFacts, MASKED_PROC, READ_ONLY_PROC};
+pub(crate) use custom::MAX_LAYERS;
+
+use crate::config::{BindIds, ContainerConfig};
+use crate::error::Error;
+use crate::host::HostFacts;
+use crate::plan::{CgroupPlan, OnHost};
 use crate::sys::mount::attr;
 
 /// Attributes of a mount.
@@ -22,13 +28,21 @@ pub struct Attributes {
     pub no_dev: bool,
     /// Without programs.
     pub no_exec: bool,
+    /// Symbolic links are not followed.
+    pub no_symlinks: bool,
     /// Access times always written.
     pub strict_atime: bool,
 }
 
 impl Attributes {
-    const NONE: Attributes =
-        Attributes { read_only: false, no_suid: false, no_dev: false, no_exec: false, strict_atime: false };
+    const NONE: Attributes = Attributes {
+        read_only: false,
+        no_suid: false,
+        no_dev: false,
+        no_exec: false,
+        no_symlinks: false,
+        strict_atime: false,
+    };
     const RO: Attributes = Attributes { read_only: true, ..Self::NONE };
     pub(super) const API: Attributes =
         Attributes { no_suid: true, no_dev: true, no_exec: true, ..Self::NONE };
@@ -46,6 +60,7 @@ impl Attributes {
             "dev" => self.no_dev = false,
             "noexec" => self.no_exec = true,
             "exec" => self.no_exec = false,
+            "nosymfollow" => self.no_symlinks = true,
             "strictatime" => self.strict_atime = true,
             "relatime" => self.strict_atime = false,
             _ => return false,
@@ -61,6 +76,7 @@ impl Attributes {
             | on(self.no_suid, attr::NOSUID)
             | on(self.no_dev, attr::NODEV)
             | on(self.no_exec, attr::NOEXEC)
+            | on(self.no_symlinks, attr::NOSYMFOLLOW)
             | on(self.strict_atime, attr::STRICTATIME)
     }
 }
@@ -72,8 +88,10 @@ pub struct MountPlan {
     pub target: PathBuf,
     /// What is attached there.
     pub source: Source,
-    /// Its attributes.
+    /// Its attributes; where mounts below come along, they get them, too.
     pub attributes: Attributes,
+    /// How owners of its files appear inside a user namespace; only bind mounts that were asked for have a say.
+    pub ids: Option<BindIds>,
 }
 
 /// What a mount step attaches, or does instead.
@@ -81,8 +99,18 @@ pub struct MountPlan {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Source {
-    /// The container's root directory.
+    /// The container's root directory or image, private to the container.
     Root,
+    /// An overlay over it: what is written goes into a tmpfs.
+    RootOverlay {
+        /// Options of the tmpfs.
+        options: TmpfsOptions,
+    },
+    /// A bind mount of a path in the root directory or image where that is not the container's root itself.
+    BaseOf {
+        /// Path inside it.
+        path: PathBuf,
+    },
     /// A bind mount of a host path. The mount follows the host's propagation as a slave.
     HostPath {
         /// Host path.
@@ -95,7 +123,7 @@ pub enum Source {
     /// A tmpfs, filled before anybody sees it.
     Tmpfs {
         /// Options as of tmpfs(5): key and value, or a flag. Sizes may be percentages of the machine's memory.
-        options: Vec<(String, Option<String>)>,
+        options: TmpfsOptions,
         /// What is put into it.
         entries: Vec<Entry>,
     },
@@ -123,6 +151,33 @@ pub enum Source {
         /// With the mounts below it.
         recursive: bool,
     },
+    /// The same for a path that the container may have filled with symlinks. The mount point is made when missing, of
+    /// the source's kind.
+    InRoot {
+        /// Path inside the container.
+        path: PathBuf,
+        /// With the mounts below it.
+        recursive: bool,
+    },
+    /// Directories laid over each other.
+    Overlay {
+        /// The layers that are only read, the lowest first.
+        lower: Vec<Layer>,
+        /// The layer that takes what is written.
+        upper: Option<UpperLayer>,
+    },
+    /// An inode without permissions, of the kind of what is there.
+    Inaccessible,
+    /// The host directory that machined mounts things below for the container.
+    Incoming {
+        /// Host path.
+        path: PathBuf,
+    },
+    /// The tmpfs in which the host finds the container's sockets.
+    UnixExport {
+        /// Host path.
+        path: PathBuf,
+    },
     /// The console's terminal.
     Console,
     /// A file with a boot id of the container's own.
@@ -134,6 +189,28 @@ pub enum Source {
     /// No new mount: the tree below becomes shared, so that mounts made inside reach the container's own children
     /// (systemd/systemd#3860).
     Share,
+}
+
+/// Options as of tmpfs(5): key and value, or a flag.
+pub type TmpfsOptions = Vec<(String, Option<String>)>;
+
+/// A directory of an overlay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layer {
+    /// A host path.
+    Host(PathBuf),
+    /// A path inside the container.
+    InRoot(PathBuf),
+}
+
+/// The writable directory of an overlay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UpperLayer {
+    /// The directory.
+    pub layer: Layer,
+    /// Name of the directory beside it that the kernel works in.
+    pub work: OsString,
 }
 
 /// A file, directory or node in a tmpfs of ours.
@@ -175,6 +252,8 @@ pub enum Entry {
         major: u32,
         /// Minor number.
         minor: u32,
+        /// Whether the container can do without it, where we may not make such a node.
+        optional: bool,
     },
     /// A FIFO.
     Fifo {
@@ -201,224 +280,40 @@ pub(crate) const KMSG: &str = "proc-kmsg";
 /// The file that receives the container's uuid, relative to `/run`.
 pub(crate) const UUID: &str = "host/container-uuid";
 
-pub(super) fn plan(config: &ContainerConfig, host: &HostFacts) -> Result<Vec<MountPlan>, Error> {
-    let private = config.network.is_private();
-    let mut mounts = vec![mount("/", Source::Root, Attributes::NONE)];
-    mounts.push(mount("/tmp", tmpfs("mode=1777,size=10%,nr_inodes=400k", vec![]), Attributes::TMP));
-    sys(&mut mounts, private);
-    dev(&mut mounts, config);
-    run(&mut mounts, config, host);
-    store(&mut mounts, config);
-    custom(&mut mounts, config)?;
-    proc(&mut mounts, host, private);
-    if config.security.nested {
-        mounts.extend(nested::mounts());
-    }
-    if host.mqueue {
-        mounts.push(mount("/dev/mqueue", Source::Kernel("mqueue"), Attributes::API));
-    }
-    mounts.push(mount("/sys/fs/cgroup", Source::Kernel("cgroup2"), Attributes::API));
-    if private {
-        mounts.push(mount("/sys", Source::Remount, Attributes::API_RO));
-    }
-    mounts.push(mount("/run/host", Source::Remount, Attributes::API_RO));
-    mounts.push(mount("/", Source::Share, Attributes::NONE));
-    Ok(mounts)
-}
-
-/// Without a network of its own the container sees the host's /sys, read-only. With one, a skeleton with those
-/// parts that belong to devices: a read-only /sys is what tells systemd to start no udevd.
-fn sys(mounts: &mut Vec<MountPlan>, private: bool) {
-    const PARTS: &[&str] = &["block", "bus", "class", "dev", "devices", "kernel"];
-    if !private {
-        mounts.push(mount("/sys", Source::Kernel("sysfs"), Attributes::API_RO));
-        return;
-    }
-    let mut entries = vec![directory("fs", 0o755), directory("fs/cgroup", 0o755)];
-    entries.extend(PARTS.iter().map(|part| directory(part, 0o755)));
-    mounts.push(mount("/sys", tmpfs("mode=555,size=4m,nr_inodes=1k", entries), Attributes::API));
-    mounts.push(mount("/sys", Source::KernelOutside("sysfs"), Attributes::API_RO));
-    for part in PARTS {
-        let source = Source::Outside { path: Path::new("/sys").join(part) };
-        mounts.push(mount(&format!("/sys/{part}"), source, Attributes::API_RO));
-    }
-}
-
-fn dev(mounts: &mut Vec<MountPlan>, config: &ContainerConfig) {
-    let mut entries = vec![
-        directory("pts", 0o755),
-        directory("shm", 0o755),
-        directory("mqueue", 0o755),
-        directory("char", 0o755),
-        symlink("ptmx", "pts/ptmx"),
-        symlink("fd", "/proc/self/fd"),
-        symlink("stdin", "/proc/self/fd/0"),
-        symlink("stdout", "/proc/self/fd/1"),
-        symlink("stderr", "/proc/self/fd/2"),
-        symlink("core", "/proc/kcore"),
-    ];
-    for (name, major, minor) in
-        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
-    {
-        entries.push(Entry::Device { path: name.into(), mode: 0o666, block: false, major, minor });
-        entries.push(symlink(&format!("char/{major}:{minor}"), &format!("../{name}")));
-    }
-    if config.security.nested {
-        entries.extend(nested::devices());
-    }
-    let console = config.console != Console::Pipe;
-    if console {
-        entries.push(file("console", 0o600, ""));
-    }
-    mounts.push(mount(
-        "/dev",
-        tmpfs("mode=755,size=4m,nr_inodes=64k", entries),
-        Attributes { no_suid: true, strict_atime: true, ..Attributes::NONE },
-    ));
-    mounts.push(mount("/dev/shm", tmpfs("mode=1777,size=10%,nr_inodes=400k", vec![]), Attributes::TMP));
-    mounts.push(mount(
-        "/dev/pts",
-        Source::Devpts { gid: config.tty_gid },
-        Attributes { no_suid: true, no_exec: true, ..Attributes::NONE },
-    ));
-    if console {
-        mounts.push(mount("/dev/console", Source::Console, Attributes::NONE));
-    }
-}
-
-fn run(mounts: &mut Vec<MountPlan>, config: &ContainerConfig, host: &HostFacts) {
-    let mut entries = vec![
-        directory("host", 0o755),
-        file("host/container-manager", 0o444, &format!("{}\n", config.manager)),
-        file("host/os-release", 0o444, ""),
-        directory("host/incoming", 0o600),
-        directory("host/inaccessible", 0o755),
-        file("host/inaccessible/reg", 0, ""),
-        directory("host/inaccessible/dir", 0),
-        Entry::Fifo { path: "host/inaccessible/fifo".into(), mode: 0 },
-        Entry::Socket { path: "host/inaccessible/sock".into(), mode: 0 },
-    ];
-    if config.security.nested {
-        entries.push(nested::directory());
-    }
-    for (name, block) in [("chr", false), ("blk", true)] {
-        let path = Path::new("host/inaccessible").join(name);
-        entries.push(Entry::Device { path, mode: 0, block, major: 0, minor: 0 });
-    }
-    if config.notify_ready || config.notify_socket {
-        // Root inside may write, and only PID 1 is believed; nspawn's mode (v256).
-        entries.push(Entry::Socket { path: NOTIFY.into(), mode: 0o200 });
-    }
-    entries.push(Entry::Fifo { path: KMSG.into(), mode: 0o600 });
-    mounts.push(mount("/run", tmpfs("mode=755,size=20%,nr_inodes=800k", entries), Attributes::TMP));
-    mounts.push(mount(
-        "/run/host",
-        Source::Own { path: "/run/host".into(), recursive: false },
-        Attributes::NONE,
-    ));
-    if let Some(release) = &host.os_release {
-        let source = Source::HostPath { path: release.path.clone(), recursive: false, make: false };
-        mounts.push(mount("/run/host/os-release", source, Attributes::RO));
-    }
-}
-
-fn store(mounts: &mut Vec<MountPlan>, config: &ContainerConfig) {
-    match &config.store {
-        None => {}
-        Some(Store::Whole(path)) => {
-            let source = Source::HostPath { path: path.clone(), recursive: true, make: true };
-            mounts.push(mount("/nix/store", source, Attributes::RO));
-        }
-    }
-}
-
-fn custom(mounts: &mut Vec<MountPlan>, config: &ContainerConfig) -> Result<(), Error> {
-    for request in &config.mounts {
-        check_target(request.target())?;
-        mounts.push(match request {
-            Mount::Bind { source: BindSource::Host(source), target, read_only, recursive, ids: _ } => {
-                if !source.is_absolute() {
-                    return Err(Error::new(
-                        ErrorKind::Config,
-                        format!(
-                            "the source {} of the bind mount on {} is not an absolute path",
-                            source.display(),
-                            target.display()
-                        ),
-                    ));
-                }
-                let attributes = if *read_only { Attributes::RO } else { Attributes::NONE };
-                let source = Source::HostPath { path: source.clone(), recursive: *recursive, make: true };
-                MountPlan { target: target.clone(), source, attributes }
-            }
-            Mount::Tmpfs { target, options } => {
-                // nspawn's, which options can add to.
-                let mut attributes = Attributes { no_dev: true, strict_atime: true, ..Attributes::NONE };
-                let options: Vec<&str> =
-                    options.split(',').filter(|option| !attributes.apply(option)).collect();
-                MountPlan { target: target.clone(), source: tmpfs(&options.join(","), vec![]), attributes }
-            }
-            // Refused by `unsupported`.
-            _ => continue,
-        });
-    }
-    Ok(())
-}
-
-fn check_target(target: &Path) -> Result<(), Error> {
-    use std::path::Component;
-    let fine = target.is_absolute()
-        && target != Path::new("/")
-        && target.components().all(|part| !matches!(part, Component::ParentDir));
-    if fine {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Config,
-        format!("{} cannot be a mount point inside the container", target.display()),
-    )
-    .hint("give an absolute path below / without '..'"))
-}
-
-/// /proc is mounted after the custom binds, as in nspawn, because it belongs to the new pid namespace.
-fn proc(mounts: &mut Vec<MountPlan>, host: &HostFacts, private: bool) {
-    mounts.push(mount("/proc", Source::Kernel("proc"), Attributes::API));
-    let own = |path: &str| Source::Own { path: path.into(), recursive: false };
-    let has = |name: &str| host.proc_entries.iter().any(|entry| entry == name);
-    if private {
-        // Attached below /proc/sys's own copy afterwards; taken first, while it is still writable.
-        mounts.push(mount("/proc/sys", own("/proc/sys"), Attributes::NONE));
-        mounts.push(mount("/proc/sys/net", own("/proc/sys/net"), Attributes::NONE));
-        mounts.push(mount("/proc/sys", Source::Remount, Attributes::API_RO));
-    } else {
-        mounts.push(mount("/proc/sys", own("/proc/sys"), Attributes::API_RO));
-    }
-    for name in READ_ONLY_PROC.iter().filter(|name| has(name)) {
-        let path = format!("/proc/{name}");
-        mounts.push(mount(&path, own(&path), Attributes::API_RO));
-    }
-    for name in MASKED_PROC.iter().filter(|name| has(name)) {
-        mounts.push(mount(&format!("/proc/{name}"), own("/run/host/inaccessible/reg"), Attributes::API_RO));
-    }
-    mounts.push(mount("/proc/sys/kernel/random/boot_id", Source::BootId, Attributes::API_RO));
-    mounts.push(mount("/proc/kmsg", Source::KernelLog, Attributes::NONE));
+/// The mount table, and what it needs on the host.
+pub(super) fn plan(
+    config: &ContainerConfig,
+    host: &HostFacts,
+    cgroup: &CgroupPlan,
+) -> Result<(Vec<MountPlan>, Vec<OnHost>), Error> {
+    let mut on_host = Vec::new();
+    let mut mounts = Vec::with_capacity(48);
+    root::plan(&mut mounts, config)?;
+    api::outer(&mut mounts, &mut on_host, config, host);
+    custom::plan(&mut mounts, &mut on_host, config, host)?;
+    api::inner(&mut mounts, config, host, cgroup);
+    root::seal(&mut mounts, config);
+    Ok((mounts, on_host))
 }
 
 fn mount(target: &str, source: Source, attributes: Attributes) -> MountPlan {
-    MountPlan { target: target.into(), source, attributes }
+    MountPlan { target: target.into(), source, attributes, ids: None }
 }
 
 /// A tmpfs with options in mount(8)'s notation.
 fn tmpfs(options: &str, entries: Vec<Entry>) -> Source {
-    let options = options
+    Source::Tmpfs { options: tmpfs_options(options), entries }
+}
+
+fn tmpfs_options(options: &str) -> TmpfsOptions {
+    options
         .split(',')
         .filter(|option| !option.is_empty())
         .map(|option| match option.split_once('=') {
             Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
             None => (option.to_owned(), None),
         })
-        .collect();
-    Source::Tmpfs { options, entries }
+        .collect()
 }
 
 fn directory(path: &str, mode: u32) -> Entry {

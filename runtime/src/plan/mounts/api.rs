@@ -1,0 +1,252 @@
+//! The API file systems: what every container has.
+
+use std::path::Path;
+
+use super::{Attributes, Entry, KMSG, MountPlan, NOTIFY, Source, directory, file, mount, symlink, tmpfs};
+use crate::config::{ApiWritable, Console, ContainerConfig};
+use crate::host::{HostFacts, MASKED_PROC, READ_ONLY_PROC};
+use crate::plan::{CgroupPlan, OnHost, nested};
+
+/// Where systemd-nspawn and machined keep what they share with containers.
+const SHARED: &str = "/run/systemd/nspawn";
+
+/// How much of /sys and /proc there is.
+#[derive(Debug, Clone, Copy)]
+struct View {
+    /// Only what is the container's own is writable.
+    read_only: bool,
+    /// The network counts as the container's own.
+    own_network: bool,
+}
+
+impl View {
+    fn of(config: &ContainerConfig) -> View {
+        let writable = config.kernel_view.writable;
+        View {
+            read_only: writable != ApiWritable::Yes,
+            own_network: config.network.is_private() || writable == ApiWritable::Network,
+        }
+    }
+}
+
+/// Those that lie below the mounts that were asked for.
+pub(super) fn outer(
+    mounts: &mut Vec<MountPlan>,
+    on_host: &mut Vec<OnHost>,
+    config: &ContainerConfig,
+    host: &HostFacts,
+) {
+    if config.kernel_view.tmpfs_tmp {
+        let source = tmpfs("mode=1777,size=10%,nr_inodes=400k", vec![]);
+        mounts.push(mount("/tmp", source, Attributes::TMP));
+    }
+    sys(mounts, View::of(config));
+    dev(mounts, config, host);
+    run(mounts, config, host);
+    if config.integration.machine {
+        machine(mounts, on_host, config);
+    }
+}
+
+/// Those that lie over them: they show the container's own namespaces.
+pub(super) fn inner(
+    mounts: &mut Vec<MountPlan>,
+    config: &ContainerConfig,
+    host: &HostFacts,
+    group: &CgroupPlan,
+) {
+    let view = View::of(config);
+    proc(mounts, host, view);
+    if config.security.nested {
+        mounts.extend(nested::mounts());
+    }
+    if host.mqueue && !taken(mounts, "/dev/mqueue") {
+        mounts.push(mount("/dev/mqueue", Source::Kernel("mqueue"), Attributes::API));
+    }
+    cgroup(mounts, config, host, group);
+    if view.own_network && view.read_only {
+        mounts.push(mount("/sys", Source::Remount, Attributes::API_RO));
+    }
+    mounts.push(mount("/run/host", Source::Remount, Attributes::API_RO));
+}
+
+/// What machined uses: a directory in which mounts made on the host arrive, and one for sockets that the host connects
+/// to.
+fn machine(mounts: &mut Vec<MountPlan>, on_host: &mut Vec<OnHost>, config: &ContainerConfig) {
+    let path = Path::new(SHARED).join("propagate").join(&config.name);
+    on_host.push(OnHost::Propagate { path: path.clone() });
+    mounts.push(mount("/run/host/incoming", Source::Incoming { path }, Attributes::RO));
+    let path = Path::new(SHARED).join("unix-export").join(&config.name);
+    on_host.push(OnHost::UnixExport { path: path.clone() });
+    let attributes = Attributes { no_symlinks: true, ..Attributes::API };
+    mounts.push(mount("/run/host/unix-export", Source::UnixExport { path }, attributes));
+}
+
+/// Without a network of its own the container sees the host's /sys, read-only. With one, a skeleton with those
+/// parts that belong to devices: a read-only /sys is what tells systemd to start no udevd.
+fn sys(mounts: &mut Vec<MountPlan>, view: View) {
+    const PARTS: &[&str] = &["block", "bus", "class", "dev", "devices", "kernel"];
+    let attributes = Attributes { read_only: view.read_only, ..Attributes::API };
+    if !view.own_network {
+        mounts.push(mount("/sys", Source::Kernel("sysfs"), attributes));
+        return;
+    }
+    let mut entries = vec![directory("fs", 0o755), directory("fs/cgroup", 0o755)];
+    entries.extend(PARTS.iter().map(|part| directory(part, 0o755)));
+    mounts.push(mount("/sys", tmpfs("mode=555,size=4m,nr_inodes=1k", entries), Attributes::API));
+    mounts.push(mount("/sys", Source::KernelOutside("sysfs"), attributes));
+    for part in PARTS {
+        let source = Source::Outside { path: Path::new("/sys").join(part) };
+        mounts.push(mount(&format!("/sys/{part}"), source, attributes));
+    }
+}
+
+fn dev(mounts: &mut Vec<MountPlan>, config: &ContainerConfig, host: &HostFacts) {
+    let mut entries = vec![
+        directory("pts", 0o755),
+        directory("shm", 0o755),
+        directory("mqueue", 0o755),
+        directory("char", 0o755),
+        symlink("ptmx", "pts/ptmx"),
+        symlink("fd", "/proc/self/fd"),
+        symlink("stdin", "/proc/self/fd/0"),
+        symlink("stdout", "/proc/self/fd/1"),
+        symlink("stderr", "/proc/self/fd/2"),
+        symlink("core", "/proc/kcore"),
+    ];
+    for (name, major, minor) in
+        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
+    {
+        entries.push(Entry::Device {
+            path: name.into(),
+            mode: 0o666,
+            block: false,
+            major,
+            minor,
+            optional: false,
+        });
+        entries.push(symlink(&format!("char/{major}:{minor}"), &format!("../{name}")));
+    }
+    if config.security.nested {
+        entries.push(nested::fuse());
+    }
+    if host.tun || config.security.nested {
+        // In a unit whose DeviceAllow= leaves it out it cannot be made, and could not be opened.
+        let (path, major, minor) = ("net/tun".into(), 10, 200);
+        entries.push(directory("net", 0o755));
+        entries.push(Entry::Device { path, mode: 0o666, block: false, major, minor, optional: true });
+        entries.push(symlink("char/10:200", "../net/tun"));
+    }
+    let console = config.console != Console::Pipe;
+    if console {
+        entries.push(file("console", 0o600, ""));
+    }
+    mounts.push(mount(
+        "/dev",
+        tmpfs("mode=755,size=4m,nr_inodes=64k", entries),
+        Attributes { no_suid: true, strict_atime: true, ..Attributes::NONE },
+    ));
+    mounts.push(mount("/dev/shm", tmpfs("mode=1777,size=10%,nr_inodes=400k", vec![]), Attributes::TMP));
+    mounts.push(mount(
+        "/dev/pts",
+        Source::Devpts { gid: config.tty_gid },
+        Attributes { no_suid: true, no_exec: true, ..Attributes::NONE },
+    ));
+    if console {
+        mounts.push(mount("/dev/console", Source::Console, Attributes::NONE));
+    }
+}
+
+fn run(mounts: &mut Vec<MountPlan>, config: &ContainerConfig, host: &HostFacts) {
+    let mut entries = vec![
+        directory("host", 0o755),
+        file("host/container-manager", 0o444, &format!("{}\n", config.manager)),
+        file("host/os-release", 0o444, ""),
+        directory("host/incoming", 0o600),
+        directory("host/inaccessible", 0o755),
+        file("host/inaccessible/reg", 0, ""),
+        directory("host/inaccessible/dir", 0),
+        Entry::Fifo { path: "host/inaccessible/fifo".into(), mode: 0 },
+        Entry::Socket { path: "host/inaccessible/sock".into(), mode: 0 },
+    ];
+    if config.security.nested {
+        entries.push(nested::directory());
+    }
+    for (name, block) in [("chr", false), ("blk", true)] {
+        let path = Path::new("host/inaccessible").join(name);
+        entries.push(Entry::Device { path, mode: 0, block, major: 0, minor: 0, optional: false });
+    }
+    if config.integration.machine {
+        entries.push(directory("host/unix-export", 0o755));
+    }
+    if config.notify_ready || config.notify_socket {
+        // Root inside may write, and only PID 1 is believed; nspawn's mode (v256).
+        entries.push(Entry::Socket { path: NOTIFY.into(), mode: 0o200 });
+    }
+    entries.push(Entry::Fifo { path: KMSG.into(), mode: 0o600 });
+    mounts.push(mount("/run", tmpfs("mode=755,size=20%,nr_inodes=800k", entries), Attributes::TMP));
+    mounts.push(mount(
+        "/run/host",
+        Source::Own { path: "/run/host".into(), recursive: false },
+        Attributes::NONE,
+    ));
+    if let Some(release) = &host.os_release {
+        let source = Source::HostPath { path: release.path.clone(), recursive: false, make: false };
+        mounts.push(mount("/run/host/os-release", source, Attributes::RO));
+    }
+}
+
+/// /proc is mounted after the custom binds, as in nspawn, because it belongs to the new pid namespace.
+fn proc(mounts: &mut Vec<MountPlan>, host: &HostFacts, view: View) {
+    if !taken(mounts, "/proc") {
+        mounts.push(mount("/proc", Source::Kernel("proc"), Attributes::API));
+    }
+    if view.read_only {
+        read_only_proc(mounts, host, view.own_network);
+    }
+    mounts.push(mount("/proc/sys/kernel/random/boot_id", Source::BootId, Attributes::API_RO));
+    mounts.push(mount("/proc/kmsg", Source::KernelLog, Attributes::NONE));
+}
+
+fn read_only_proc(mounts: &mut Vec<MountPlan>, host: &HostFacts, own_network: bool) {
+    let own = |path: &str| Source::Own { path: path.into(), recursive: false };
+    let has = |name: &str| host.proc_entries.iter().any(|entry| entry == name);
+    if own_network {
+        // Attached below /proc/sys's own copy afterwards; taken first, while it is still writable.
+        mounts.push(mount("/proc/sys", own("/proc/sys"), Attributes::NONE));
+        mounts.push(mount("/proc/sys/net", own("/proc/sys/net"), Attributes::NONE));
+        mounts.push(mount("/proc/sys", Source::Remount, Attributes::API_RO));
+    } else {
+        mounts.push(mount("/proc/sys", own("/proc/sys"), Attributes::API_RO));
+    }
+    for name in READ_ONLY_PROC.iter().filter(|name| has(name)) {
+        let path = format!("/proc/{name}");
+        mounts.push(mount(&path, own(&path), Attributes::API_RO));
+    }
+    for name in MASKED_PROC.iter().filter(|name| has(name)) {
+        mounts.push(mount(&format!("/proc/{name}"), own("/run/host/inaccessible/reg"), Attributes::API_RO));
+    }
+}
+
+/// With a cgroup namespace its root is the container's group. Without, the whole hierarchy is there, read-only but for
+/// the container's group.
+fn cgroup(mounts: &mut Vec<MountPlan>, config: &ContainerConfig, host: &HostFacts, group: &CgroupPlan) {
+    const PLACE: &str = "/sys/fs/cgroup";
+    if taken(mounts, PLACE) {
+        return;
+    }
+    mounts.push(mount(PLACE, Source::Kernel("cgroup2"), Attributes::API));
+    let below = host.cgroup.as_ref().and_then(|facts| group.payload.strip_prefix(&facts.mount).ok());
+    if let Some(below) = below.filter(|path| !config.kernel_view.cgroup_namespace && path.parent().is_some())
+    {
+        let own = Path::new(PLACE).join(below);
+        let source = Source::Own { path: own.clone(), recursive: false };
+        mounts.push(MountPlan { target: own, source, attributes: Attributes::NONE, ids: None });
+        mounts.push(mount(PLACE, Source::Remount, Attributes::API_RO));
+    }
+}
+
+/// Whether a mount that was asked for stands in the place of an API file system: it stays, as under nspawn.
+fn taken(mounts: &[MountPlan], target: &str) -> bool {
+    mounts.iter().any(|mount| mount.target == Path::new(target))
+}

@@ -1,0 +1,81 @@
+//! The layers of overlays, as detached copies that the script stages: a layer must be mounted where the overlay is
+//! made, and a descriptor leads to it whatever its path is made of.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat};
+use nix::unistd::{Gid, Uid};
+
+use super::{Prepared, host_tree, tmpfs};
+use crate::error::{Doing, Error, ErrorKind};
+use crate::plan::{Layer, MountPlan, TmpfsOptions, UpperLayer};
+
+/// The writable layer of a root, and the kernel's directory beside it.
+pub(super) const UPPER: &CStr = c"upper";
+pub(super) const WORK: &CStr = c"work";
+
+impl Prepared {
+    /// The tmpfs that takes what is written to the root.
+    pub(super) fn root_overlay(&self, options: &TmpfsOptions) -> Result<OwnedFd, Error> {
+        let doing = || "make the tmpfs over the root directory".to_owned();
+        let tree = tmpfs::create(options, 0).doing(doing)?;
+        for name in [UPPER, WORK] {
+            nix::sys::stat::mkdirat(&tree, name, Mode::S_IRWXU).doing(doing)?;
+        }
+        // The upper layer's directory is what one sees of /.
+        let stat = fstat(self.root.as_fd()).doing(doing)?;
+        let owner = (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
+        nix::unistd::fchownat(&tree, UPPER, owner.0, owner.1, AtFlags::AT_SYMLINK_NOFOLLOW).doing(doing)?;
+        let mode = Mode::from_bits_truncate(stat.st_mode & 0o7777);
+        fchmodat(&tree, UPPER, mode, FchmodatFlags::FollowSymlink).doing(doing)?;
+        let upper = crate::sys::fd::openat2(tree.as_fd(), UPPER, libc::O_PATH, 0, 0).doing(doing)?;
+        self.root.base(upper.as_fd(), self.root.as_fd())?;
+        Ok(tree)
+    }
+
+    pub(super) fn stage_layer(&mut self, layer: &Layer, mount: &MountPlan) -> Result<(), Error> {
+        if let Layer::Host(path) = layer {
+            check_directory(path, mount)?;
+            self.trees.layers.push(host_tree(path, mount, false, libc::MS_PRIVATE, 0)?);
+        }
+        Ok(())
+    }
+
+    /// The directory above, since the kernel wants the two on one mount.
+    pub(super) fn stage_upper(&mut self, upper: &UpperLayer, mount: &MountPlan) -> Result<(), Error> {
+        let Layer::Host(path) = &upper.layer else { return Ok(()) };
+        check_directory(path, mount)?;
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let device = |path: &Path| nix::sys::stat::stat(path).map(|stat| stat.st_dev);
+        if device(path) != device(parent) {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!(
+                    "cannot mount an overlay on {}: its upper directory {} is a mount point, and the kernel needs a \
+                     directory beside it on the same mount",
+                    mount.target.display(),
+                    path.display()
+                ),
+            )
+            .hint("name a directory on that mount"));
+        }
+        self.trees.layers.push(host_tree(parent, mount, false, libc::MS_PRIVATE, 0)?);
+        Ok(())
+    }
+}
+
+fn check_directory(path: &Path, mount: &MountPlan) -> Result<(), Error> {
+    let (kind, why) = match path.metadata() {
+        Ok(meta) if meta.is_dir() => return Ok(()),
+        Ok(_) => (ErrorKind::Config, "is not a directory".to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            (ErrorKind::NotFound, "does not exist".to_owned())
+        }
+        Err(error) => (ErrorKind::System, format!("cannot be looked at: {error}")),
+    };
+    let (target, path) = (mount.target.display(), path.display());
+    Err(Error::new(kind, format!("cannot mount an overlay on {target}: its directory {path} {why}")))
+}

@@ -135,7 +135,7 @@ fn limits_scheduling_and_the_oom_score() {
 #[test]
 fn limits_that_cannot_be_are_refused_by_name() {
     let config = |change: fn(&mut ContainerConfig)| {
-        let mut config = ContainerConfig::new("t", "/", runtime::Payload::new(vec!["/x".into()]));
+        let mut config = ContainerConfig::new("t", "/srv/t", runtime::Payload::new(vec!["/x".into()]));
         change(&mut config);
         let facts = HostFacts::probe_for(&HostPaths::default(), &config).unwrap();
         Plan::new(&config, &facts).unwrap_err().to_string()
@@ -158,7 +158,7 @@ fn limits_that_cannot_be_are_refused_by_name() {
 
 #[test]
 fn what_the_machine_forbids_is_clamped_with_a_warning() {
-    let mut config = ContainerConfig::new("t", "/", runtime::Payload::new(vec!["/x".into()]));
+    let mut config = ContainerConfig::new("t", "/srv/t", runtime::Payload::new(vec!["/x".into()]));
     config.execution.oom_score_adjust = Some(-900);
     config.execution.limits = vec![limit("NOFILE", u64::MAX, u64::MAX)];
     let mut facts = HostFacts::probe_for(&HostPaths::default(), &config).unwrap();
@@ -214,7 +214,7 @@ fn devices_are_allowed_by_node_driver_and_mount() {
 
 #[test]
 fn devices_that_cannot_be_allowed() {
-    let mut config = ContainerConfig::new("t", "/", runtime::Payload::new(vec!["/x".into()]));
+    let mut config = ContainerConfig::new("t", "/srv/t", runtime::Payload::new(vec!["/x".into()]));
     config.security.devices =
         vec![allow(Device::Node("/dev/no-such-thing".into())), allow(Device::BlockGroup("nosuch".into()))];
     let plan = plan(&config);
@@ -243,7 +243,7 @@ fn devices_that_cannot_be_allowed() {
 
 #[test]
 fn limits_of_the_group_need_their_controller() {
-    let mut config = ContainerConfig::new("t", "/", runtime::Payload::new(vec!["/x".into()]));
+    let mut config = ContainerConfig::new("t", "/srv/t", runtime::Payload::new(vec!["/x".into()]));
     config.resources.memory_max = Some(1 << 20);
     config.resources.cpu_max = Some(runtime::CpuMax { quota: None, period: 50_000 });
     let mut facts = HostFacts::probe_for(&HostPaths::default(), &config).unwrap();

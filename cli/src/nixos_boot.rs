@@ -3,6 +3,7 @@
 //! For a NixOS container the result is what nixpkgs' start script and its one systemd-nspawn call arrive at together.
 //! All checks that need no privileges happen here, before anything is created.
 
+mod flags;
 mod mounts;
 mod network;
 mod system;
@@ -12,7 +13,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use netsetup::NetworkConfig;
-use runtime::{BindIds, ContainerConfig, HostPaths, Mount, Payload, Preparation, Program, ResolvConf, Store};
+use runtime::{
+    BindIds, CapSet, Console, ContainerConfig, HostPaths, Mount, Network, Payload, Preparation, Program,
+    ResolvConf, Store, UserNamespace,
+};
 
 use self::system::STORE;
 use crate::configured::{self, FindError};
@@ -29,6 +33,10 @@ pub struct Boot {
     pub network: Option<NetworkConfig>,
     /// What was left out because the host lacks it, one sentence each.
     pub notes: Vec<String>,
+    /// What the console is connected to, if the settings say it.
+    pub console: Option<Console>,
+    /// Whether systemd-machined hears of it, if the settings say it.
+    pub register: Option<bool>,
 }
 
 /// Why settings do not make a container.
@@ -85,7 +93,7 @@ const fn other(json: &'static str) -> Key {
 /// cannot do.
 pub fn to_configs(name: &str, settings: &Settings, host: &HostPaths) -> Result<Boot, BootError> {
     configured::check_name(name)?;
-    refuse_flags(settings)?;
+    let flags = flags::read(settings)?;
     let (network, links) = network::plan(name, settings, host)?;
     let mut notes = Vec::new();
     let mut container = if is_nixos(settings)? {
@@ -96,19 +104,33 @@ pub fn to_configs(name: &str, settings: &Settings, host: &HostPaths) -> Result<B
     container.network = network;
     typed::fill(settings, host, &mut container)?;
     container.mounts.extend(mounts::asked(settings, host)?);
+    let console = settings.document.console.map(|word| word.0);
+    let mut boot = Boot { container, network: links, notes, console, register: None };
+    if let Some(flags) = flags {
+        flags::apply(flags, settings, host, &mut boot)?;
+    }
+    let container = &mut boot.container;
+    withhold(container);
     mounts::order(settings, container.store.is_some(), &mut container.mounts)?;
-    Ok(Boot { container, network: links, notes })
+    Ok(boot)
 }
 
-fn refuse_flags(settings: &Settings) -> Result<(), BootError> {
-    match &settings.conf {
-        Some(conf) if !conf.extra_nspawn_flags.is_empty() => Err(wrong(
-            settings,
-            settings::EXTRA_FLAGS,
-            "asks for further systemd-nspawn options, which this version of nixrun cannot do; remove it, or start the \
-             container with systemd-nspawn",
-        )),
-        _ => Ok(()),
+/// What systemd-nspawn takes from the default set of capabilities beside certain namespaces.
+fn withhold(container: &mut ContainerConfig) {
+    let only = |name| CapSet::parse(name).unwrap_or_default();
+    let shifted = match container.users {
+        UserNamespace::Host | UserNamespace::Identity => false,
+        UserNamespace::Range { base, .. } => base > 0,
+        _ => true,
+    };
+    // Ports below 1024 of the host's network belong to the host's root.
+    if shifted && !container.network.is_private() {
+        container.drop_capabilities = container.drop_capabilities.union(only("CAP_NET_BIND_SERVICE"));
+    }
+    // Another's network namespace is not the container's own to configure.
+    if matches!(container.network, Network::Join(_)) {
+        let admin = only("CAP_NET_ADMIN").difference(container.add_capabilities);
+        container.drop_capabilities = container.drop_capabilities.union(admin);
     }
 }
 

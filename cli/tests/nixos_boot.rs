@@ -331,7 +331,6 @@ fn settings_that_contradict_each_other_are_refused() {
             "cannot be used beside an address, a MAC address or a bridge",
         ),
         ("NETWORK_NAMESPACE_PATH=/run/netns/x\nMACVLANS=a", "NETWORK_NAMESPACE_PATH", "beside MACVLANS"),
-        ("EXTRA_NSPAWN_FLAGS=--bind=/a", "EXTRA_NSPAWN_FLAGS", "asks for further systemd-nspawn options"),
         ("LOCAL_ADDRESS=10.0.0.1/24\nHOST_ADDRESS=10.0.0.1", "LOCAL_ADDRESS", "is the same address as HOST"),
         ("LOCAL_ADDRESS6=fc00::1\nHOST_ADDRESS6=fc00::1", "LOCAL_ADDRESS6", "is the same address as HOST"),
     ] {
@@ -347,5 +346,100 @@ fn a_name_that_is_no_hostname_is_refused() {
     for name in ["../etc", "a_b", ""] {
         let error = nixos_boot::to_configs(name, &Settings::default(), &host.paths).unwrap_err();
         assert!(error.to_string().contains("cannot name a container"), "{error}");
+    }
+}
+
+fn boot_flags(host: &Host, flags: &str) -> Boot {
+    host.boot(&with_system(&format!("EXTRA_NSPAWN_FLAGS=\"{flags}\"\n"))).unwrap()
+}
+
+#[test]
+fn flags_for_systemd_nspawn_add_to_the_settings() {
+    let host = Host::new();
+    let boot = boot_flags(
+        &host,
+        " --bind-ro=/home/alice:/home --bind /srv:/srv/data:norbind --capability=CAP_NET_ADMIN --rlimit=NOFILE=1:2 \
+         --drop-capability=CAP_SYS_CHROOT --setenv=A=b --hostname=www --system-call-filter=@keyring --read-only",
+    );
+    let container = boot.container;
+    let mount = |target: &str| container.mounts.iter().find(|m| m.target() == Path::new(target)).unwrap();
+    let bind = |source: &str, target: &str, read_only, recursive| Mount::Bind {
+        source: host.path(source).into(),
+        target: target.into(),
+        read_only,
+        recursive,
+        ids: runtime::BindIds::Auto,
+    };
+    assert_eq!(mount("/home"), &bind("/home/alice", "/home", true, true));
+    assert_eq!(mount("/srv/data"), &bind("/srv", "/srv/data", false, false));
+    assert!(container.mounts.is_sorted_by(|a, b| a.target() <= b.target()));
+    assert_eq!(container.add_capabilities.to_string(), "CAP_NET_ADMIN");
+    assert_eq!(container.drop_capabilities.to_string(), "CAP_SYS_CHROOT");
+    assert_eq!(container.payload.env, [("A".into(), "b".into())]);
+    assert_eq!(container.hostname.as_deref(), Some("www"));
+    assert_eq!(container.security.system_calls.allow, ["@keyring"]);
+    assert!(container.root.read_only);
+    assert_eq!((container.execution.limits[0].soft, container.execution.limits[0].hard), (1, 2));
+    assert_eq!((container.stop_signal, container.notify_ready), (37, true));
+}
+
+#[test]
+fn flags_for_the_network_are_as_systemd_nspawns() {
+    let host = Host::new();
+    let boot = boot_flags(
+        &host,
+        "--network-zone=back --port=udp:53 --network-macvlan=eth1 --network-veth-extra=v1:in",
+    );
+    assert_eq!(boot.container.network, Network::Private);
+    let network = boot.network.unwrap();
+    let veth = network.veth.unwrap();
+    assert_eq!(
+        (veth.container_link.as_str(), veth.bridge.as_deref(), veth.make_bridge),
+        ("host0", Some("vz-back"), true)
+    );
+    assert_eq!(network.forward_to, netsetup::ForwardTo::Current);
+    assert_eq!(network.macvlans[0].parent, "eth1");
+    assert_eq!(network.extra_veths[0].container_link, "in");
+    let joined = boot_flags(&host, "--network-namespace-path=/run/netns/x");
+    assert_eq!(joined.container.network, Network::Join(host.path("/run/netns/x")));
+    assert!(joined.container.drop_capabilities.to_string().contains("CAP_NET_ADMIN"));
+}
+
+#[test]
+fn flags_that_contradict_boot_or_the_settings_are_refused_by_name() {
+    let host = Host::new();
+    for (conf, problem) in [
+        ("-D /x", "has --directory, which `nixrun boot` decides by itself"),
+        ("--image=/x", "has --image, which"),
+        ("-M other", "has --machine, which"),
+        ("--template=/x", "has --template, which"),
+        ("-b", "has --boot, which"),
+        ("--settings=override", "has --settings, which"),
+        ("--slice=x.slice", "has --slice, which"),
+        ("--property=A=b", "has --property, which"),
+        ("--cleanup", "has --cleanup, which"),
+        ("--bind=/a /bin/sh", "has \"/bin/sh\", which is no option"),
+        ("--help", "asks for a text"),
+        ("--version", "asks for a text"),
+        ("--frobnicate", "cannot be used: systemd-nspawn: unrecognized option '--frobnicate'"),
+        ("--bind=a:b:c:d", "cannot be used: "),
+        ("--port=80", "has --port, and the container has no link to the host"),
+        ("--network-namespace-path=/x --network-veth", "has --network-namespace-path beside other"),
+        ("--bind=/a:/nix/store", "would cover /nix/store"),
+        (
+            "--private-users=pick\"\nPRIVATE_USERS=\"identity",
+            "has --private-users, which contradicts PRIVATE_USERS",
+        ),
+        ("--network-bridge=br1\"\nHOST_BRIDGE=\"br0", "names another bridge or zone"),
+        ("--resolv-conf=off\"\nCOPY_RESOLV_CONF=\"1", "contradicts COPY_RESOLV_CONF"),
+        (
+            "--port=80:81\"\nHOST_PORT=80:80\nLOCAL_ADDRESS=\"10.0.0.2",
+            "has --port for 80, which is forwarded already",
+        ),
+        ("--load-credential=a:/none", "cannot give the credential a: "),
+    ] {
+        let sentence = host.refusal(&with_system(&format!("EXTRA_NSPAWN_FLAGS=\"{conf}\"\n")));
+        let place = if problem.starts_with("would cover") { "bindMounts " } else { "EXTRA_NSPAWN_FLAGS " };
+        assert!(sentence.contains(place) && sentence.contains(problem), "{conf}: {sentence}");
     }
 }

@@ -6,7 +6,7 @@ use runtime::{BindIds, BindSource, HostPaths, Mount, UserNamespace};
 
 use super::{BootError, other, wrong};
 use crate::json::Bind;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 
 /// What may not be covered: the container boots from it.
 const NEEDED: [&str; 3] = ["/", "/nix", "/nix/store"];
@@ -43,6 +43,45 @@ pub(super) fn asked(settings: &Settings, host: &HostPaths) -> Result<Vec<Mount>,
         mounts.push(Mount::Inaccessible { target: target.0.clone() });
     }
     Ok(mounts)
+}
+
+/// Joins mounts of the flags with those that there are: one that both ask for must be the same as far as both say
+/// something about it, and the JSON says more.
+pub(super) fn join(settings: &Settings, flags: Vec<Mount>, all: &mut Vec<Mount>) -> Result<(), BootError> {
+    for flag in flags {
+        let json = settings.document.bind_mounts.iter().flat_map(|mounts| &mounts.0);
+        let Some((_, bind)) = json.into_iter().find(|(target, _)| target.0 == *flag.target()) else {
+            all.push(flag);
+            continue;
+        };
+        let Some(Mount::Bind { source, read_only, recursive, target, .. }) =
+            all.iter_mut().find(|mount| mount.target() == flag.target())
+        else {
+            continue;
+        };
+        let Mount::Bind { source: flag_source, read_only: flag_read_only, recursive: flag_recursive, .. } =
+            flag
+        else {
+            return Err(contradiction(settings, target));
+        };
+        let other_source = bind.host_path.is_some() && *source != flag_source;
+        if other_source || bind.is_read_only.is_some_and(|said| said != flag_read_only) {
+            return Err(contradiction(settings, target));
+        }
+        *source = flag_source;
+        *read_only = flag_read_only;
+        *recursive = bind.recursive.unwrap_or(flag_recursive);
+    }
+    Ok(())
+}
+
+fn contradiction(settings: &Settings, target: &Path) -> BootError {
+    let json = settings.place(other("bindMounts"));
+    wrong(
+        settings,
+        settings::EXTRA_FLAGS,
+        format!("contradicts {json} about {}; make them agree, or remove one", target.display()),
+    )
 }
 
 /// Refuses mounts that make no sense together, and sorts them: what lies below another mount comes after it.

@@ -257,7 +257,7 @@ fn credentials(settings: &Settings, host: &runtime::HostPaths) -> Result<Vec<Cre
 }
 
 /// A secret may lie behind links whose targets change, as those of agenix and sops-nix do: it is read anew at each start.
-fn read_secret(file: &Path) -> Result<Vec<u8>, String> {
+pub(super) fn read_secret(file: &Path) -> Result<Vec<u8>, String> {
     let failed = |error: std::io::Error| format!("{} cannot be read: {error}", file.display());
     let metadata = std::fs::metadata(file).map_err(failed)?;
     if !metadata.is_file() {

@@ -33,12 +33,13 @@ pub fn boot_request(
     let settings = Settings::read(name, paths)?;
     let boot = nixos_boot::to_configs(name, &settings, paths)?;
     let (mut container, mut network) = (boot.container, boot.network);
-    let configured = settings.document.console.map(|word| word.0);
-    container.console = options.console.or(configured).unwrap_or(console);
+    container.console = options.console.or(boot.console).unwrap_or(console);
     if let (Some(network), Some(nat)) = (&mut network, &options.nat) {
         network.nat = nat.clone();
     }
-    Ok(Request { container, network, notes: boot.notes, wait_for_links: true, unit: UnitRequest::default() })
+    let mut unit = UnitRequest::default();
+    unit.register = boot.register.unwrap_or(unit.register);
+    Ok(Request { container, network, notes: boot.notes, wait_for_links: true, unit })
 }
 
 /// A command, or the init, of any root directory; `console` is what its console is connected to by default.

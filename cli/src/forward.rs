@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use netsetup::{Forward, Protocol};
 
 /// What [`parse`] accepts, in words for an error message.
-pub const EXPECTED: &str = "[tcp:|udp:][HOST-ADDRESS:]HOST-PORT[:CONTAINER-PORT] with ports from 1 to 65535, such as \
+pub const EXPECTED: &str = "[tcp:|udp:|sctp:][HOST-ADDRESS:]HOST-PORT[:CONTAINER-PORT] with ports from 1 to 65535, such as \
                             tcp:8080:80 or tcp:192.0.2.1:8080:80 (an IPv6 address in brackets)";
 
 /// Reads one forward: `8080`, `8080:80`, `udp:53`, `tcp:8080:80`, `tcp:192.0.2.1:8080:80`, `[2001:db8::1]:8080:80`.
@@ -18,6 +18,7 @@ pub fn parse(text: &str) -> Result<Forward, &'static str> {
     let (protocol, rest) = match text.split_once(':') {
         Some(("tcp", rest)) => (Protocol::Tcp, rest),
         Some(("udp", rest)) => (Protocol::Udp, rest),
+        Some(("sctp", rest)) => (Protocol::Sctp, rest),
         _ => (Protocol::Tcp, text),
     };
     let (host_address, ports) = split_address(rest).ok_or(EXPECTED)?;
@@ -78,6 +79,7 @@ mod tests {
             ("8080", forward(tcp, None, 8080, 8080)),
             ("8080:80", forward(tcp, None, 8080, 80)),
             ("udp:53", forward(udp, None, 53, 53)),
+            ("sctp:3868", forward(Protocol::Sctp, None, 3868, 3868)),
             ("tcp:65535:1", forward(tcp, None, 65535, 1)),
             ("udp:5353:53", forward(udp, None, 5353, 53)),
             ("tcp:192.0.2.1:8080:80", forward(tcp, Some("192.0.2.1"), 8080, 80)),
@@ -105,7 +107,7 @@ mod tests {
             ":",
             "tcp:",
             "tcp",
-            "sctp:80",
+            "dccp:80",
             "TCP:80",
             "0",
             "80:0",

@@ -120,7 +120,7 @@ fn wrong_lines_are_refused_with_advice() {
         ("nixrun boot web --nat a/b", "expected a link's name"),
         ("nixrun boot -q -v web", "cannot be used with"),
         ("nixrun run true", "--directory <DIR>"),
-        ("nixrun run -D /r -p 0", "expected [tcp:|udp:]"),
+        ("nixrun run -D /r -p 0", "expected [tcp:|udp:|sctp:]"),
         ("nixrun run -D /r --bind a", "expected an absolute path"),
         ("nixrun run -D /r --bind /a:/b:idmap", "needs a user namespace"),
         ("nixrun run -D /r --tmpfs a", "expected an absolute path"),

@@ -147,7 +147,7 @@ fn every_wrong_value_is_refused_with_what_was_expected() {
     let links = "expected names of links";
     let mac = "expected six bytes in hexadecimal";
     let path = "expected an absolute path";
-    let port = "expected [tcp:|udp:]";
+    let port = "expected [tcp:|udp:|sctp:]";
     let users = "expected no, yes, pick, identity or BASE[:COUNT]";
     for (key, values, expected) in [
         ("SYSTEM_PATH", &["nix/store/x", "./x", "/nix/store/../x"][..], path),

@@ -8,14 +8,18 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use nix::errno::Errno;
 
+use crate::attend::{Attendant, Duty, Follow};
 use crate::check::{holder_of, is_ours};
+use crate::config::Forward;
 use crate::error::{Error, Errors, Holder, KernelError, Result};
 use crate::facts::NetPaths;
+use crate::follow::Addresses;
 use crate::moved;
 use crate::netns;
 use crate::nft;
 use crate::plan::{ContainerEnd, HostEnd, NetworkPlan, SubLinkKind, SubLinkPlan, VethPlan};
 use crate::reclaim::delete_link_of;
+use crate::relay::{RelayPlan, Relays, Targets};
 use crate::route::{addr, link, route};
 use crate::shared::{Registration, Shared};
 use crate::socket::{Batch, Route, Socket};
@@ -40,7 +44,18 @@ pub struct Applied {
     zone: Option<String>,
     /// MACVLAN and IPVLAN links, and a socket in the namespace they are in.
     sub_links: Option<(Socket<Route>, Vec<String>)>,
+    forwards: Forwards,
+    attendant: Option<Attendant>,
     armed: bool,
+}
+
+/// What [`Applied::attend`] is to look after.
+#[derive(Debug)]
+struct Forwards {
+    relays: Vec<RelayPlan>,
+    targets: Targets,
+    /// Where they follow the container's addresses: the forwards, and what hears of changes.
+    follow: Option<(Vec<Forward>, Addresses)>,
 }
 
 /// Makes the network of a container in its network namespace `netns`, which is new and empty, and around it on
@@ -59,8 +74,14 @@ pub fn apply(plan: &NetworkPlan, paths: &NetPaths, netns: BorrowedFd<'_>) -> Res
         links: Vec::new(),
         zone: None,
         sub_links: None,
+        forwards: Forwards { relays: plan.relays.clone(), targets: Targets::of(plan.led_to()), follow: None },
+        attendant: None,
         armed: true,
     };
+    if plan.follows {
+        // Before the container runs, so that no change is missed.
+        applied.forwards.follow = Some((plan.forwards.clone(), Addresses::open(netns)?));
+    }
     // The nftables elements name links and addresses, which need not be there. So a conflict shows before the
     // slow part, and the guard stands before the link that it guards.
     if plan.registers() {
@@ -207,6 +228,29 @@ pub fn encode(plan: &NetworkPlan, netns: BorrowedFd<'_>) -> Vec<u8> {
 }
 
 impl Applied {
+    /// Begins what the network needs while the container runs: relays for what the kernel cannot forward, and forwards
+    /// that follow the container's addresses. For most containers that is nothing; else a thread is started, which
+    /// ends with this value. To be called once the container's program runs; without it the rest of the network works.
+    /// What could not be begun is said, one sentence each.
+    pub fn attend(&mut self) -> Vec<String> {
+        let Forwards { relays, targets, follow } = &mut self.forwards;
+        let (relays, mut notes) = Relays::open(relays);
+        let follow = follow.take().map(|(forwards, addresses)| Follow {
+            paths: self.paths.clone(),
+            container: self.container.clone(),
+            forwards,
+            addresses,
+        });
+        if relays.is_empty() && follow.is_none() {
+            return notes;
+        }
+        match Attendant::start(Duty { relays, targets: *targets, follow }) {
+            Ok(attendant) => self.attendant = Some(attendant),
+            Err(error) => notes.push(error.to_string()),
+        }
+        notes
+    }
+
     /// Leaves the network in place: [`crate::reclaim`] can remove it.
     pub fn keep(mut self) {
         self.armed = false;
@@ -224,6 +268,9 @@ impl Applied {
 
     fn undo(&mut self, delete_link: bool) -> std::result::Result<(), Errors> {
         let mut errors = Errors::default();
+        // Its sockets keep the container's network namespace, and its forwards must not change any more.
+        self.attendant = None;
+        self.forwards.follow = None;
         if let Some(registration) = self.registration.take() {
             let shared = errors.note(Shared::lock(&self.paths));
             if let Some(Err(more)) = shared.map(|shared| shared.leave(&registration)) {

@@ -1,6 +1,6 @@
 //! What was asked of the network: the input of [`crate::NetworkPlan`].
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -155,13 +155,25 @@ pub enum Protocol {
 pub struct Forward {
     /// Transport protocol.
     pub protocol: Protocol,
-    /// Only this address of the host listens; all of them when absent. `::1` is refused: the kernel sends no packet
-    /// from it through another link.
+    /// Only this address of the host listens; all of them when absent. What the kernel cannot forward is relayed by a
+    /// program: `::1`, from which it sends no packet through another link, and a loopback address of IPv4 when the
+    /// container has no address of that family.
     pub host_address: Option<IpAddr>,
     /// Port on the host, from 1 on.
     pub host_port: u16,
     /// Port in the container, from 1 on.
     pub container_port: u16,
+}
+
+/// Without the address that it leads to.
+impl std::fmt::Display for Forward {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.host_address {
+            Some(address) => write!(f, "{} {}", self.protocol, SocketAddr::new(address, self.host_port))?,
+            None => write!(f, "{} {}", self.protocol, self.host_port)?,
+        }
+        write!(f, " -> port {}", self.container_port)
+    }
 }
 
 /// As `--nat` takes it.

@@ -29,6 +29,10 @@ impl Display for NetworkPlan {
             NatPlan::PrivateVia(link) => writeln!(f, "  nat: private sources, out through {link}")?,
         }
         section(f, "nftables: table inet nixrun", &self.elements)?;
+        if self.follows {
+            section(f, "forwards, to the first global address of the container at the time", &self.forwards)?;
+        }
+        section(f, "forwards by a program, which the kernel cannot make", &self.relays)?;
         let settings: Vec<String> =
             self.sysctls.iter().filter_map(|s| Some(format!("{} = {}", s.key, s.after.as_ref()?))).collect();
         section(f, "host settings, while containers need them", &settings)

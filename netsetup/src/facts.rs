@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use crate::config::{Forward, Nat, NetworkConfig, Protocol, Veth};
+use crate::config::{Forward, ForwardTo, Nat, NetworkConfig, Protocol, Veth};
 use crate::diag::Listener;
 use crate::error::Result;
 use crate::names;
@@ -232,7 +232,10 @@ fn addresses(
 
 fn ports(paths: &NetPaths, config: &NetworkConfig) -> Result<Vec<PortFact>> {
     let local = config.veth.iter().flat_map(Veth::local_addresses);
-    let families: HashSet<bool> = local.map(|net| net.addr().is_ipv6()).collect();
+    let families: HashSet<bool> = match config.forward_to {
+        ForwardTo::Configured => local.map(|net| net.addr().is_ipv6()).collect(),
+        ForwardTo::Current => [false, true].into(),
+    };
     if config.forwards.is_empty() {
         return Ok(Vec::new());
     }

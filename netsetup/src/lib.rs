@@ -42,6 +42,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod attend;
 mod check;
 mod config;
 mod diag;
@@ -50,12 +51,14 @@ mod error;
 mod facts;
 #[cfg(test)]
 mod fixture;
+mod follow;
 mod moved;
 pub mod names;
 mod netns;
 mod nft;
 mod plan;
 mod reclaim;
+mod relay;
 mod route;
 mod shared;
 mod socket;
@@ -72,5 +75,6 @@ pub use plan::{
     NatPlan, NetworkPlan, Resource, SubLinkKind, SubLinkPlan, VethPlan, resources_for,
 };
 pub use reclaim::{Reclaimed, reclaim};
+pub use relay::RelayPlan;
 pub use route::link::LinkFact;
 pub use sysctl::SysctlChange;

@@ -11,6 +11,8 @@
 //! there, but nothing is there that is not named. Claims make a conflict visible by its key, without reading the
 //! files of all containers, and without root.
 
+mod retarget;
+
 use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
@@ -22,7 +24,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Protocol;
+use crate::config::{Forward, Protocol};
 use crate::error::{Error, Errors, Holder, Result};
 use crate::facts::NetPaths;
 use crate::moved::{self, Moved};
@@ -31,11 +33,15 @@ use crate::plan::{Families, NetworkPlan};
 use crate::socket::{Netfilter, Socket};
 use crate::sysctl::{SysctlChange, Sysctls};
 
+pub(crate) use retarget::retarget;
+
 /// What one container has in the shared state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Registration {
     pub(crate) container: String,
     pub(crate) addresses: Vec<IpAddr>,
+    /// Ports of the host that lead into it, whether or not they have a place to lead to at the moment.
+    pub(crate) forwards: Vec<Forward>,
     pub(crate) elements: Vec<Element>,
     pub(crate) forwarding: Families,
     /// Whether it needs the table, if only for its group's sake.
@@ -52,6 +58,7 @@ impl Registration {
         Registration {
             container: plan.container.clone(),
             addresses: plan.claimed_addresses(),
+            forwards: plan.forwards.clone(),
             elements: plan.elements.clone(),
             forwarding: plan.forwarding,
             table: plan.needs_table(),
@@ -65,18 +72,9 @@ impl Registration {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        let mut claims: Vec<Claim> = self.addresses.iter().copied().map(Claim::Address).collect();
-        claims.extend(self.moved.iter().flat_map(Moved::names).map(Claim::Link));
-        for element in &self.elements {
-            if let Element::Forward { protocol, host_address, host_port, .. } = element {
-                let claim = Claim::port(*protocol, *host_address, *host_port);
-                // IPv4 and IPv6 are two elements and one port.
-                if !claims.contains(&claim) {
-                    claims.push(claim);
-                }
-            }
-        }
-        claims
+        let ports = self.forwards.iter().map(|f| Claim::port(f.protocol, f.host_address, f.host_port));
+        let links = self.moved.iter().flat_map(Moved::names).map(Claim::Link);
+        self.addresses.iter().copied().map(Claim::Address).chain(links).chain(ports).collect()
     }
 
     /// Whether other containers on the same bridge need the element as well.
@@ -231,6 +229,9 @@ impl<'a> Shared<'a> {
     pub(crate) fn leave(self, registration: &Registration) -> std::result::Result<(), Errors> {
         let mut errors = Errors::default();
         let own = &registration.container;
+        // Its forwards may lead elsewhere by now.
+        let current = errors.note(self.registration(own)).flatten();
+        let registration = current.as_ref().unwrap_or(registration);
         // What it has lost is lost: it does not keep the registration.
         let mut lost = Errors::default();
         moved::bring_back(self.paths, registration, &mut errors, &mut lost);

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{
     Emitable, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator,
@@ -247,6 +247,29 @@ impl<F: Family> Socket<F> {
         }
     }
 
+    /// Has the kernel send the messages of multicast groups to this socket, which must be for nothing else.
+    pub(crate) fn subscribe(&mut self, groups: &[u32]) -> Result<()> {
+        // Without an address of its own a socket counts as the kernel's, which does not hear itself.
+        let bound = self.inner.bind_auto().map(drop);
+        let joined =
+            bound.and_then(|()| groups.iter().try_for_each(|group| self.inner.add_membership(*group)));
+        joined.map_err(Error::io(format!("listen to {}", F::NAME)))
+    }
+
+    /// Drops every message that is queued; whether there was one, or there were so many that some are lost.
+    pub(crate) fn drain(&mut self) -> bool {
+        let mut any = false;
+        loop {
+            match self.receive(libc::MSG_DONTWAIT) {
+                Ok(false) => return any,
+                Ok(true) => any = true,
+                // ENOBUFS, which is told once.
+                Err(error) if error.errno() == Some(Errno::ENOBUFS) => any = true,
+                Err(_) => return true,
+            }
+        }
+    }
+
     fn send(&self, batch: &Batch) -> Result<()> {
         let sent = loop {
             match self.inner.send_to(&batch.bytes, &SocketAddr::new(0, 0), 0) {
@@ -268,6 +291,12 @@ impl<F: Family> Socket<F> {
                 Err(error) => return Err(Error::io(format!("read the answer of {}", F::NAME))(error)),
             }
         }
+    }
+}
+
+impl<F> AsFd for Socket<F> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.as_fd()
     }
 }
 

@@ -84,6 +84,8 @@ network
     tcp 8080 -> 10.233.1.2:80
     tcp 8080 -> [fc00::2]:80
     masquerade forwarded connections from ve-nextcloud back to it
+  forwards by a program, which the kernel cannot make
+    tcp [::1]:8080 -> port 80 of the container, by a relay
 ";
     assert_eq!(plan(&config(), &facts).to_string(), expected);
 }
@@ -150,7 +152,13 @@ fn contradictions_are_refused() {
         ),
         (|c| c.forwards.push(forward(8080)), "port 8080 (tcp) is forwarded twice"),
         (|c| c.forwards[0].container_port = 0, "port 0 cannot be forwarded"),
-        (|c| c.forwards[0].host_address = Some("::1".parse().unwrap()), "use 127.0.0.1"),
+        (
+            |c| {
+                c.forwards[0].protocol = Protocol::Sctp;
+                c.forwards[0].host_address = Some("::1".parse().unwrap());
+            },
+            "use 127.0.0.1",
+        ),
         (
             |c| {
                 veth(c).local_address6 = None;

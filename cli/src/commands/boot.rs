@@ -119,6 +119,7 @@ fn once(
         let pid = running.supervisor().pid();
         notify.send(&format!("{ready}STATUS=Container running.\nX_NSPAWN_LEADER_PID={pid}"));
     }
+    running.warnings().iter().for_each(|warning| out.warning(warning));
     let name = running.supervisor().name().to_owned();
     let mut asked = false;
     let mut finished = running.supervise(attached, |event| {

@@ -116,8 +116,10 @@ impl Planned {
         )?;
         reclaim::leftovers(&mut instance, &self.container.name, paths)?;
         match start_claimed(&instance, self, paths) {
-            Ok((supervisor, network, state)) => {
-                Ok(Running { supervisor, network, instance, state, wait_for_links })
+            Ok((supervisor, mut network, state)) => {
+                // The program runs by now; none of this holds it up.
+                let warnings = network.as_mut().map(Applied::attend).unwrap_or_default();
+                Ok(Running { supervisor, network, instance, state, warnings, wait_for_links })
             }
             Err(error) => {
                 instance.release();
@@ -204,6 +206,7 @@ pub struct Running {
     network: Option<Applied>,
     instance: Instance,
     state: State,
+    warnings: Vec<String>,
     wait_for_links: bool,
 }
 
@@ -227,6 +230,12 @@ impl Running {
     #[must_use]
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// What is not as asked for although the container runs, one sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Supervises the container to its end and removes what was made for it.

@@ -3,13 +3,13 @@
 mod links;
 
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::config::{ForwardTo, Nat, NetworkConfig, Protocol, Veth};
 use crate::error::{Error, Holder, LinkRole, Result};
 use crate::facts::{AddressFact, NetFacts, PortFact};
 use crate::names::LINK_NAME_MAX;
-use crate::plan::{ALIAS_PREFIX, GROUP, GROUP_MASK, pairs};
+use crate::plan::{self, ALIAS_PREFIX, GROUP, GROUP_MASK, pairs};
 use crate::route::link::LinkFact;
 
 /// Longest name of a container: a hostname's, Linux's `__NEW_UTS_LEN`.
@@ -23,31 +23,16 @@ pub(crate) fn config(config: &NetworkConfig) -> Result<()> {
             "the name must have 1 to {CONTAINER_NAME_MAX} letters, digits, '-', '_' or '.', and begin with a letter or digit"
         ));
     }
-    // In the configuration for the front ends to fill; refused until they are planned.
-    let later = [
-        ("forwards to addresses that the container sets", config.forward_to != ForwardTo::Configured),
-        ("SCTP forwards", config.forwards.iter().any(|forward| forward.protocol == Protocol::Sctp)),
-    ];
-    if let Some((what, _)) = later.iter().find(|(_, asked)| *asked) {
-        return invalid(format!("{what} are not in this version of nixrun"));
-    }
-    if let Some(reason) = links::bad(config) {
+    if let Some(reason) = links::bad(config).or_else(|| bad_forward(config)) {
         return invalid(reason);
     }
     let Some(veth) = &config.veth else {
-        return match (&config.nat, config.forwards.first()) {
-            (_, Some(forward)) => invalid(format!(
-                "port {} cannot be forwarded without a veth pair; give the container an address",
-                forward.host_port
-            )),
-            (Nat::Interface(link), None) => invalid(format!("nat = {link} needs a veth pair")),
+        return match &config.nat {
+            Nat::Interface(link) => invalid(format!("nat = {link} needs a veth pair")),
             _ => Ok(()),
         };
     };
-    if let Some(reason) = bad_nat(config, veth).or_else(|| bad_forward(config, veth)) {
-        return invalid(reason);
-    }
-    Ok(())
+    bad_nat(config, veth).map_or(Ok(()), invalid)
 }
 
 /// Checks what was asked against the host.
@@ -129,27 +114,40 @@ fn bad_nat(config: &NetworkConfig, veth: &Veth) -> Option<String> {
     })
 }
 
-fn bad_forward(config: &NetworkConfig, veth: &Veth) -> Option<String> {
+fn bad_forward(config: &NetworkConfig) -> Option<String> {
+    let targets = plan::targets(config);
     let mut seen = HashSet::new();
     for forward in &config.forwards {
         let port = forward.host_port;
         if port == 0 || forward.container_port == 0 {
             return Some("port 0 cannot be forwarded".into());
         }
-        if forward.host_address == Some(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)) {
+        if forward.protocol == Protocol::Sctp && forward.host_address == Some(Ipv6Addr::LOCALHOST.into()) {
             return Some(format!(
-                "port {port} of ::1 cannot be forwarded: the kernel keeps it to itself; use 127.0.0.1"
+                "sctp port {port} of ::1 cannot be forwarded: the kernel keeps it to itself, and only tcp and udp are \
+                 relayed; use 127.0.0.1"
             ));
         }
-        let leads = match forward.host_address {
-            None => veth.local_addresses().next().is_some(),
-            Some(address) => veth.local_addresses().any(|local| local.addr().is_ipv6() == address.is_ipv6()),
+        let leads = |to: IpAddr| match forward.host_address {
+            // A relay translates between the families, too.
+            Some(address) if address.is_loopback() && forward.protocol != Protocol::Sctp => true,
+            Some(address) => to.is_ipv6() == address.is_ipv6(),
+            None => true,
         };
-        if !leads {
-            return Some(format!(
-                "port {port} cannot be forwarded: the container has no address {}to forward to",
-                if forward.host_address.is_some() { "of that family " } else { "" }
-            ));
+        if config.forward_to == ForwardTo::Configured && !targets.iter().any(leads) {
+            return Some(match (&config.veth, forward.host_address) {
+                (None, _) => {
+                    format!(
+                        "port {port} cannot be forwarded without a veth pair; give the container an address"
+                    )
+                }
+                (_, None) => {
+                    format!("port {port} cannot be forwarded: the container has no address to forward to")
+                }
+                (_, Some(_)) => format!(
+                    "port {port} cannot be forwarded: the container has no address of that family to forward to"
+                ),
+            });
         }
         if !seen.insert((forward.protocol, forward.host_address, port)) {
             return Some(format!("port {port} ({}) is forwarded twice", forward.protocol));
@@ -188,6 +186,12 @@ fn address_conflict(config: &NetworkConfig, fact: &AddressFact) -> Option<Holder
 fn port_conflict(config: &NetworkConfig, fact: &PortFact) -> Option<Holder> {
     match &fact.claimed_by {
         Some(other) if *other != config.container => Some(Holder::Container(other.clone())),
-        _ => fact.listeners.first().map(|address| Holder::Socket(*address)),
+        // A relay of the container's own, while it runs.
+        Some(_) => fact
+            .listeners
+            .iter()
+            .find(|address| !address.is_loopback())
+            .map(|address| Holder::Socket(*address)),
+        None => fact.listeners.first().map(|address| Holder::Socket(*address)),
     }
 }

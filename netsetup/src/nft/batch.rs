@@ -89,14 +89,29 @@ pub(crate) fn remove_elements(elements: &[Element]) -> Result<()> {
     removed
 }
 
-fn remove(socket: &mut Socket<Netfilter>, elements: &[&Element]) -> Result<()> {
+/// Exchanges elements of a container for others in one transaction. Fails with ENOENT when one of the old is not there.
+pub(crate) fn replace_elements(
+    socket: &mut Socket<Netfilter>,
+    old: &[Element],
+    new: Owned<'_>,
+) -> Result<()> {
+    let old: Vec<&Element> = old.iter().collect();
     let batch = transaction(|batch| {
-        for (set, elements) in by_set(elements) {
-            let doing = format!("remove {} from nftables", list(&elements));
-            batch.push(DELSETELEM, 0, &encode_elements(set, &elements, None), doing);
-        }
+        push_removal(batch, &old);
+        push_elements(batch, new);
     });
     socket.transact(batch, |_| {})
+}
+
+fn remove(socket: &mut Socket<Netfilter>, elements: &[&Element]) -> Result<()> {
+    socket.transact(transaction(|batch| push_removal(batch, elements)), |_| {})
+}
+
+fn push_removal(batch: &mut Batch, elements: &[&Element]) {
+    for (set, elements) in by_set(elements) {
+        let doing = format!("remove {} from nftables", list(&elements));
+        batch.push(DELSETELEM, 0, &encode_elements(set, &elements, None), doing);
+    }
 }
 
 /// Whether it was there.

@@ -73,6 +73,19 @@ impl Element {
         }
     }
 
+    /// The address that a forward leads to.
+    pub(crate) fn leads_to(&self) -> Option<IpAddr> {
+        match self {
+            Element::Forward { to, .. } => Some(to.ip()),
+            _ => None,
+        }
+    }
+
+    /// Whether the two cannot be in the table together.
+    pub(crate) fn same_key(&self, other: &Element) -> bool {
+        self.set() == other.set() && self.key() == other.key()
+    }
+
     /// The key: its fields one after the other, each padded to four bytes.
     fn key(&self) -> Vec<u8> {
         let mut key = Vec::with_capacity(32);

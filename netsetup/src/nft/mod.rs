@@ -16,6 +16,7 @@ pub use foreign::foreign_forward_drops;
 pub use table::TABLE;
 
 pub(crate) use batch::{
-    Owned, add_elements, delete_table, encode_add, remove_elements, replace_table, table_exists,
+    Owned, add_elements, delete_table, encode_add, remove_elements, replace_elements, replace_table,
+    table_exists,
 };
 pub(crate) use table::LAYOUT;

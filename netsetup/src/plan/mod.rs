@@ -1,23 +1,27 @@
 //! The plan: every link, address, route, rule element and setting, checked and decided before anything is made.
 //! Pure data: it comes from a [`NetworkConfig`] and [`NetFacts`], and prints as a tree.
 
+mod forwards;
 mod inside;
 mod mac;
 mod pair;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::check;
-use crate::config::{Forward, Nat, NetworkConfig, Veth};
+use crate::config::{Forward, ForwardTo, Nat, NetworkConfig, Veth};
 use crate::error::Result;
 use crate::facts::NetFacts;
 use crate::names;
 use crate::nft::Element;
+use crate::relay::RelayPlan;
 use crate::sysctl::SysctlChange;
 
+use forwards::hears_loopback;
+pub(crate) use forwards::{forward_elements, loopback_bridge, targets};
 pub use inside::{MovedLinkPlan, SubLinkKind, SubLinkPlan};
 pub(crate) use inside::{inside_name, sub_link_name};
 pub use mac::Mac;
@@ -57,6 +61,12 @@ pub struct NetworkPlan {
     pub sysctls: Vec<SysctlChange>,
     /// What is added to the nftables table that all containers share.
     pub elements: Vec<Element>,
+    /// Ports of the host that lead into the container.
+    pub forwards: Vec<Forward>,
+    /// Whether they lead to the addresses that the container has at the time, which make their elements then.
+    pub follows: bool,
+    /// What the kernel cannot forward, and a program of ours passes on.
+    pub relays: Vec<RelayPlan>,
 }
 
 /// Address families.
@@ -66,6 +76,13 @@ pub struct Families {
     pub ipv4: bool,
     /// IPv6.
     pub ipv6: bool,
+}
+
+impl Families {
+    /// Those of either.
+    pub(crate) fn with(self, other: Families) -> Families {
+        Families { ipv4: self.ipv4 || other.ipv4, ipv6: self.ipv6 || other.ipv6 }
+    }
 }
 
 /// Which packets get the host's address on their way out.
@@ -124,7 +141,10 @@ impl NetworkPlan {
             nat: nat(config),
             forwarding,
             sysctls: facts.sysctls.clone(),
-            elements: elements(config),
+            elements: forwards::elements(config),
+            forwards: config.forwards.clone(),
+            follows: config.forward_to == ForwardTo::Current && !config.forwards.is_empty(),
+            relays: forwards::relays(config),
         })
     }
 
@@ -157,7 +177,12 @@ impl NetworkPlan {
     /// Whether the nftables table must be there: for the elements, for the masquerade that hangs on the link's
     /// group, and for the guard that belongs with `route_localnet`.
     pub(crate) fn needs_table(&self) -> bool {
-        !self.elements.is_empty() || self.nat != NatPlan::None
+        !self.elements.is_empty() || !self.forwards.is_empty() || self.nat != NatPlan::None
+    }
+
+    /// The addresses that forwards lead to.
+    pub(crate) fn led_to(&self) -> impl Iterator<Item = IpAddr> {
+        self.veth.iter().filter(|_| !self.follows).flat_map(|veth| &veth.container.addresses).map(IpNet::addr)
     }
 
     /// Addresses that no other container may have.
@@ -189,52 +214,9 @@ pub(crate) fn forwarding(config: &NetworkConfig) -> Families {
     let out = nat(config) != NatPlan::None;
     let family = |v6: bool| {
         let local = config.veth.iter().flat_map(Veth::local_addresses).any(|net| net.addr().is_ipv6() == v6);
-        local && (out || targets(config).any(|(_, to)| to.is_ipv6() == v6))
+        let led_to = config.forwards.iter().flat_map(|forward| forward_elements(forward, targets(config)));
+        let led_to = led_to.filter_map(|element| element.leads_to());
+        local && (out || led_to.into_iter().any(|to| to.is_ipv6() == v6))
     };
     Families { ipv4: family(false), ipv6: family(true) }
-}
-
-/// Each forward with each address it leads to: one of either family, unless the forward names the host's address.
-fn targets(config: &NetworkConfig) -> impl Iterator<Item = (&Forward, SocketAddr)> {
-    config.forwards.iter().flat_map(|forward| {
-        config.veth.iter().flat_map(Veth::local_addresses).map(|net| net.addr()).filter_map(move |local| {
-            let same_family = forward.host_address.is_none_or(|host| host.is_ipv6() == local.is_ipv6());
-            same_family.then(|| (forward, SocketAddr::new(local, forward.container_port)))
-        })
-    })
-}
-
-/// Whether a connection from the host to 127.0.0.1 can take the forward.
-fn hears_loopback(config: &NetworkConfig, forward: &Forward) -> bool {
-    let has_ipv4 = config.veth.as_ref().is_some_and(|veth| veth.local_address.is_some());
-    has_ipv4 && forward.host_address.is_none_or(|address| address.is_ipv4() && address.is_loopback())
-}
-
-/// The bridge that needs `route_localnet`, if one does.
-pub(crate) fn loopback_bridge(config: &NetworkConfig) -> Option<&str> {
-    let bridge = config.veth.as_ref()?.bridge.as_deref()?;
-    config.forwards.iter().any(|forward| hears_loopback(config, forward)).then_some(bridge)
-}
-
-fn elements(config: &NetworkConfig) -> Vec<Element> {
-    let Some(veth) = &config.veth else { return Vec::new() };
-    let mut elements: Vec<Element> = targets(config)
-        .map(|(forward, to)| Element::Forward {
-            protocol: forward.protocol,
-            host_address: forward.host_address,
-            host_port: forward.host_port,
-            to,
-        })
-        .collect();
-    let link = names::host_link_name(&config.container, false).name;
-    if !elements.is_empty() {
-        elements.push(Element::Hairpin { link: veth.bridge.clone().unwrap_or_else(|| link.clone()) });
-    }
-    if let Some(bridge) = loopback_bridge(config) {
-        elements.push(Element::Loopback { link: bridge.into() });
-    }
-    if let NatPlan::PrivateVia(to) = nat(config) {
-        elements.push(Element::WayOut { from: link, to });
-    }
-    elements
 }

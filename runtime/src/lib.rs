@@ -48,6 +48,7 @@ pub mod devices;
 mod error;
 pub mod exec;
 mod host;
+mod image;
 pub mod instance;
 mod launch;
 mod made;

@@ -15,9 +15,10 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use crate::child::script::{Image, Script};
-use crate::config::{Network, Program};
+use crate::config::{Network, Program, Volatile};
 use crate::error::{Doing, Error, ErrorKind};
 use crate::host::c_path;
+use crate::image::{self, Access, Parts};
 use crate::made::{self, Made};
 use crate::passwd::Account;
 use crate::plan::{Entry, MountPlan, Plan, Source};
@@ -51,7 +52,7 @@ impl Prepared {
     /// When a path of the plan is missing or a mount cannot be made, in the plan's words.
     pub fn new(plan: Plan) -> Result<Prepared, Error> {
         rootfs::prepare_host(&plan.preparation)?;
-        let root = Root::open(&plan.rootfs)?;
+        let (root, parts) = open_root(&plan)?;
         root.prepare(&plan.preparation)?;
         let network = match &plan.namespaces.network {
             Network::Join(path) => Some(namespace::network(path)?),
@@ -67,7 +68,7 @@ impl Prepared {
         let mut prepared = Prepared {
             account,
             script: Script::default(),
-            trees: Trees::default(),
+            trees: Trees { parts, ..Trees::default() },
             made,
             network,
             notify: None,
@@ -110,7 +111,7 @@ impl Prepared {
         let doing = || format!("prepare the mount {mount}");
         Ok(match &mount.source {
             Source::Root => {
-                self.root.base(self.root.as_fd(), self.root.as_fd())?;
+                self.base(self.root.as_fd(), self.root.as_fd())?;
                 let tree = self.root_tree().doing(doing)?;
                 if mount.attributes.read_only {
                     let set = mount.attributes.bits();
@@ -123,7 +124,11 @@ impl Prepared {
                 self.trees.base = Some(self.root_tree().doing(doing)?);
                 Some(self.root_overlay(options)?)
             }
-            Source::BaseOf { .. } => {
+            Source::BaseOf { path } => {
+                let own = self.trees.parts.iter().position(|(place, _)| Path::new(place) == path);
+                if let Some(index) = own {
+                    return Ok(Some(self.trees.parts.remove(index).1));
+                }
                 self.root.check_merged()?;
                 self.trees.base = Some(self.root_tree().doing(doing)?);
                 None
@@ -157,7 +162,7 @@ impl Prepared {
                     self.fill_run(tree.as_fd())?;
                 }
                 if mount.target == Path::new("/") {
-                    self.root.base(tree.as_fd(), tree.as_fd())?;
+                    self.base(tree.as_fd(), tree.as_fd())?;
                 }
                 Some(tree)
             }
@@ -202,8 +207,19 @@ impl Prepared {
         Ok(())
     }
 
+    /// Makes in `new` what is missing in `seen` of the top of a file hierarchy with the root's /usr.
+    fn base(&self, new: BorrowedFd<'_>, seen: BorrowedFd<'_>) -> Result<(), Error> {
+        let usr = self.trees.parts.iter().find(|(place, _)| *place == "/usr");
+        self.root.base(new, seen, usr.map(|(_, tree)| tree.as_fd()))
+    }
+
     /// A copy of the root with everything below it.
     fn root_tree(&self) -> crate::sys::Result<OwnedFd> {
+        if self.plan.root.image {
+            // Mounted for this container alone, and not to be copied before it is attached.
+            let copy = self.root.as_fd().try_clone_to_owned();
+            return copy.map_err(|error| crate::sys::SyscallError::from_io("dup", &error));
+        }
         let tree = open_tree_clone(self.root.as_fd(), c"", true)?;
         // A copy of a shared mount stays in the host's peer group until it is told not to.
         propagate(tree.as_fd(), libc::MS_PRIVATE, 0)?;
@@ -249,6 +265,33 @@ fn check_inherited(number: u32) -> Result<(), Error> {
     }
 }
 
+/// The root directory, or the image's file systems.
+fn open_root(plan: &Plan) -> Result<(Root, Parts), Error> {
+    let options = &plan.root;
+    if !options.image {
+        return Ok((Root::open(&plan.rootfs)?, Vec::new()));
+    }
+    let read_only = options.read_only || options.ephemeral;
+    let access = Access { read_only, mounted_read_only: options.volatile != Volatile::No };
+    let image::Image { root, mut parts } = image::open(&plan.rootfs, access)?;
+    let overlay = plan.mounts.iter().any(|mount| matches!(mount.source, Source::RootOverlay { .. }));
+    if overlay && parts.iter().any(|(place, _)| *place == "/usr") {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "cannot use the image {} as an ephemeral or volatile root: its /usr is a partition of its own",
+                plan.rootfs.display()
+            ),
+        )
+        .hint("use volatile=yes or read-only"));
+    }
+    // What is forgotten at the end is not on a disk.
+    if matches!(options.volatile, Volatile::Yes | Volatile::State) {
+        parts.retain(|(place, _)| *place != "/var");
+    }
+    Ok((Root::mounted(root, &plan.rootfs), parts))
+}
+
 /// The detached copies that a script names by number.
 #[derive(Debug, Default)]
 pub(crate) struct Trees {
@@ -256,6 +299,8 @@ pub(crate) struct Trees {
     pub(crate) mounts: Vec<Option<OwnedFd>>,
     /// The root directory, where it is not the container's root itself.
     pub(crate) base: Option<OwnedFd>,
+    /// An image's partitions beside that of the root, with their places.
+    pub(crate) parts: Parts,
     /// The layers of overlays that are on the host, in the plan's order.
     pub(crate) layers: Vec<OwnedFd>,
 }

@@ -61,6 +61,11 @@ impl Root {
         Ok(Root { directory, path: path.to_path_buf() })
     }
 
+    /// The root of a mount that is attached to nothing.
+    pub(crate) fn mounted(tree: OwnedFd, path: &Path) -> Root {
+        Root { directory: tree, path: path.to_path_buf() }
+    }
+
     /// Device and inode number: the identity that nspawn's global lock goes by.
     ///
     /// # Errors
@@ -91,9 +96,18 @@ impl Root {
             .doing(|| format!("make {} below {}", path.display(), self.path.display()))
     }
 
-    /// Makes in `new` what is missing in `seen` of the top of a file hierarchy with this root's /usr.
-    pub(crate) fn base(&self, new: BorrowedFd<'_>, seen: BorrowedFd<'_>) -> Result<(), Error> {
-        base::create(new, seen, self.as_fd())
+    /// Makes in `new` what is missing in `seen` of the top of a file hierarchy with this /usr, or the root's own.
+    pub(crate) fn base(
+        &self,
+        new: BorrowedFd<'_>,
+        seen: BorrowedFd<'_>,
+        usr: Option<BorrowedFd<'_>>,
+    ) -> Result<(), Error> {
+        let there = |path: &str| match usr {
+            Some(usr) => base::is_below(usr, path),
+            None => base::is_below(self.as_fd(), &format!("usr/{path}")),
+        };
+        base::create(new, seen, there)
             .or_else(|(name, errno)| Err(errno).doing(|| format!("make /{name} in {}", self.path.display())))
     }
 

@@ -218,10 +218,7 @@ fn unsupported(config: &ContainerConfig) -> Result<(), Error> {
         ..Integration::default()
     };
     let asked = [
-        (
-            "an image, a template or another root",
-            root.image || root.template.is_some() || root.pivot.is_some(),
-        ),
+        ("a template or another root", root.template.is_some() || root.pivot.is_some()),
         ("a user namespace", config.users != UserNamespace::Host || config.ownership != Ownership::Off),
         ("owners of a bind mount", config.mounts.iter().any(mapped)),
         (

@@ -32,7 +32,7 @@ impl Prepared {
         let mode = Mode::from_bits_truncate(stat.st_mode & 0o7777);
         fchmodat(&tree, UPPER, mode, FchmodatFlags::FollowSymlink).doing(doing)?;
         let upper = crate::sys::fd::openat2(tree.as_fd(), UPPER, libc::O_PATH, 0, 0).doing(doing)?;
-        self.root.base(upper.as_fd(), self.root.as_fd())?;
+        self.base(upper.as_fd(), self.root.as_fd())?;
         Ok(tree)
     }
 

@@ -164,12 +164,26 @@ fn mounts(script: &mut Script, plan: &Plan, trees: &Trees) -> Result<(), Error> 
             (source, None) => make(script, mount, source, trees)?,
         };
         script.push(op, Purpose::Mount(index));
+        if index == 0 {
+            parts(script, plan, trees)?;
+        }
         match mount.source {
             // The file lives on under its mount; its name in /run was only a way to get there.
             Source::BootId => remove(script, &format!("run/{BOOT_ID}")),
             Source::KernelLog => remove(script, &format!("run/{KMSG}")),
             _ => {}
         }
+    }
+    Ok(())
+}
+
+/// An image's other partitions. A volatile root keeps /usr, wherever it is, by a mount of its own.
+fn parts(script: &mut Script, plan: &Plan, trees: &Trees) -> Result<(), Error> {
+    for (place, tree) in &trees.parts {
+        let path = script.string(&relative(Path::new(place))?);
+        let target = Target { path, make: ANY_DIRECTORY, follow: false };
+        let text = format!("mount the partition for {place} of {}", plan.rootfs.display());
+        script.push(Op::Attach { tree: tree.as_raw_fd(), target }, text);
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! image may consist of little more than /usr.
 
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
@@ -21,19 +22,19 @@ const DIRECTORIES: &[(&str, u32)] = &[
     ("tmp", 0o1777),
 ];
 
-/// Names and where they lead, if that exists.
-const LINKS: &[(&str, &str)] = &[("bin", "usr/bin"), ("lib", "usr/lib"), ("sbin", "usr/sbin")];
+/// Links to what has the same name in /usr, if it is there.
+const LINKS: &[&str] = &["bin", "lib", "sbin"];
 
-/// Where /lib64 leads: to the first that has this loader.
-const LIB64: &[&str] = &["usr/lib64", "usr/lib/x86_64-linux-gnu", "usr/lib"];
+/// Where in /usr /lib64 leads: to the first that has this loader.
+const LIB64: &[&str] = &["lib64", "lib/x86_64-linux-gnu", "lib"];
 const LOADER: &str = "ld-linux-x86-64.so.2";
 
-/// Makes in `new` what is missing in `seen`; links to what is below `usr`'s /usr. A root that cannot be written to stays
-/// as it is.
+/// Makes in `new` what is missing in `seen`; `there` tells what is in /usr. A root that cannot be written to stays as it
+/// is.
 pub(super) fn create(
     new: BorrowedFd<'_>,
     seen: BorrowedFd<'_>,
-    usr: BorrowedFd<'_>,
+    there: impl Fn(&str) -> bool,
 ) -> Result<(), (String, Errno)> {
     let missing = |name: &str| fstatat(seen, name, AtFlags::AT_SYMLINK_NOFOLLOW) == Err(Errno::ENOENT);
     for (name, mode) in DIRECTORIES.iter().filter(|(name, _)| missing(name)) {
@@ -42,21 +43,20 @@ pub(super) fn create(
         });
         settle(made, name)?;
     }
-    let there = |path: &str| is_below(usr, path);
-    for (name, to) in LINKS.iter().filter(|(name, to)| missing(name) && there(to)) {
-        settle(symlinkat(*to, new, *name), name)?;
+    for name in LINKS.iter().filter(|name| missing(name) && there(name)) {
+        settle(symlinkat(Path::new("usr").join(name).as_path(), new, *name), name)?;
     }
     if cfg!(target_arch = "x86_64") && missing("lib64") {
         let to = LIB64.iter().find(|directory| there(&format!("{directory}/{LOADER}")));
         if let Some(to) = to {
-            settle(symlinkat(*to, new, "lib64"), "lib64")?;
+            settle(symlinkat(Path::new("usr").join(to).as_path(), new, "lib64"), "lib64")?;
         }
     }
     Ok(())
 }
 
 /// Whether there is something at the path, looked up within the root.
-fn is_below(root: BorrowedFd<'_>, path: &str) -> bool {
+pub(super) fn is_below(root: BorrowedFd<'_>, path: &str) -> bool {
     use crate::sys::{fd::openat2, inroot};
     let resolve = inroot::RESOLVE_IN_ROOT | inroot::RESOLVE_NO_MAGICLINKS;
     let path = std::ffi::CString::new(path).unwrap_or_default();

@@ -8,6 +8,7 @@ mod error;
 pub mod fd;
 pub mod inroot;
 pub mod lock;
+pub mod loopdev;
 pub mod mount;
 pub mod probe;
 pub mod process;

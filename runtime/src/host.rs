@@ -2,6 +2,8 @@
 
 mod asked;
 
+mod shared;
+
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::AsFd;
@@ -12,6 +14,8 @@ use nix::sys::resource::Resource;
 use serde::Serialize;
 
 pub use self::asked::{AskedFacts, Controllers, Driver, Node};
+pub use shared::{Localtime, Resolved, SharedFiles};
+
 use crate::caps::CapSet;
 use crate::config::ContainerConfig;
 use crate::error::{Doing, Error};

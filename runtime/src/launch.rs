@@ -24,6 +24,8 @@ pub(crate) struct Launched {
     child: Child,
     channel: OwnedFd,
     reaped: bool,
+    /// What the child started without, one sentence each.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Launched {
@@ -35,7 +37,7 @@ impl Launched {
         let ends = [theirs.as_raw_fd(), channel.as_raw_fd()];
         let child = clone_into(namespaces, Some(cgroup), || run::run(script, ends))
             .doing(|| "create the container's namespaces".to_owned())?;
-        Ok(Launched { child, channel, reaped: false })
+        Ok(Launched { child, channel, reaped: false, warnings: Vec::new() })
     }
 
     pub(crate) fn pid(&self) -> libc::pid_t {
@@ -82,6 +84,9 @@ impl Launched {
             match record.get(..length).and_then(Report::decode) {
                 Some(Report::Exec) => executed = true,
                 Some(Report::Failed { op, failure }) => return Err(self.failed(script, mounts, op, failure)),
+                Some(Report::Skipped { op, failure }) => {
+                    self.warnings.push(sentence(&script.purpose(op, mounts), failure));
+                }
                 None if executed => return Ok(()),
                 None => return Err(self.died()),
             }
@@ -120,11 +125,8 @@ impl Launched {
                 },
             );
         }
-        let purpose = script.purpose(op, mounts);
-        Error::new(
-            if errno == nix::errno::Errno::EPERM { ErrorKind::Permission } else { ErrorKind::System },
-            format!("cannot {purpose}: {} failed with {errno:?} ({})", call_name(failure.call), errno.desc()),
-        )
+        let kind = if errno == nix::errno::Errno::EPERM { ErrorKind::Permission } else { ErrorKind::System };
+        Error::new(kind, sentence(&script.purpose(op, mounts), failure))
     }
 
     fn died(&mut self) -> Error {
@@ -144,6 +146,11 @@ impl Launched {
         self.reaped = true;
         process::wait(self.child.pidfd.as_fd()).doing(|| "wait for the container's first process".to_owned())
     }
+}
+
+fn sentence(purpose: &str, failure: Failure) -> String {
+    let errno = nix::errno::Errno::from_raw(failure.errno);
+    format!("cannot {purpose}: {} failed with {errno:?} ({})", call_name(failure.call), errno.desc())
 }
 
 impl Drop for Launched {

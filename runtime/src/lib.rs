@@ -72,13 +72,14 @@ pub use config::{
 };
 pub use error::{Error, ErrorKind};
 pub use host::{
-    AskedFacts, CgroupFacts, Controllers, Driver, HostFacts, HostPaths, InitLimits, Node, OsRelease,
+    AskedFacts, CgroupFacts, Controllers, Driver, HostFacts, HostPaths, InitLimits, Localtime, Node,
+    OsRelease, Resolved, SharedFiles,
 };
 pub use launch::Paused;
 pub use made::remove as remove_from_host;
 pub use plan::{
-    Attributes, CgroupPlan, Confinement, DevicePolicy, Entry, Layer, Limit, MountPlan, Namespaces, OnHost,
-    Plan, Setting, Source, TmpfsOptions, UpperLayer,
+    Attributes, CgroupPlan, Confinement, DevicePolicy, Entry, JournalPlan, Layer, Limit, MountPlan,
+    Namespaces, OnHost, Plan, Setting, Source, TmpfsOptions, UpperLayer,
 };
 pub use prepare::Prepared;
 pub use supervisor::{Event, Outcome, Supervisor};

@@ -1,6 +1,9 @@
 //! Plan to `Prepared`: every descriptor opened, every tmpfs filled, the child's script complete.
 
 mod account;
+mod credentials;
+mod host_files;
+mod journal;
 mod namespace;
 mod overlay;
 mod script;
@@ -35,6 +38,8 @@ pub struct Prepared {
     pub(crate) uuid: [u8; 16],
     /// Whom the program runs as, unless it is root.
     account: Option<Account>,
+    /// What the container starts without, one sentence each.
+    pub(crate) warnings: Vec<String>,
     pub(crate) script: Script,
     trees: Trees,
     pub(crate) made: Made,
@@ -50,7 +55,7 @@ impl Prepared {
     ///
     /// # Errors
     /// When a path of the plan is missing or a mount cannot be made, in the plan's words.
-    pub fn new(plan: Plan) -> Result<Prepared, Error> {
+    pub fn new(mut plan: Plan) -> Result<Prepared, Error> {
         rootfs::prepare_host(&plan.preparation)?;
         let (root, parts) = open_root(&plan)?;
         root.prepare(&plan.preparation)?;
@@ -64,9 +69,12 @@ impl Prepared {
             None => rootfs::random_uuid()?,
         };
         let account = account::find(&plan, &root)?;
+        let mut warnings = Vec::new();
+        journal::connect(&mut plan, &root, uuid, &mut warnings)?;
         check_inherited(plan.listen_fds)?;
         let mut prepared = Prepared {
             account,
+            warnings,
             script: Script::default(),
             trees: Trees { parts, ..Trees::default() },
             made,
@@ -79,7 +87,11 @@ impl Prepared {
             plan,
         };
         prepared.build_trees()?;
-        prepared.script = script::assemble(&prepared, &prepared.trees)?;
+        // Their values are in the container's memory now, and of no more use in ours.
+        prepared.plan.credentials.clear();
+        let mut warnings = Vec::new();
+        prepared.script = script::assemble(&prepared, &prepared.trees, &mut warnings)?;
+        prepared.warnings.append(&mut warnings);
         Ok(prepared)
     }
 
@@ -175,8 +187,26 @@ impl Prepared {
                 }
                 Some(tree)
             }
+            Source::HostFile { path, .. } => self.host_file(path, mount),
+            Source::Credentials { readable, .. } => {
+                let attributes = mount.attributes.bits();
+                Some(credentials::create(&self.plan.credentials, *readable, attributes)?)
+            }
             _ => None,
         })
+    }
+
+    /// One that the container can start without.
+    fn host_file(&mut self, path: &Path, mount: &MountPlan) -> Option<OwnedFd> {
+        let tree = c_path(path).and_then(|path| {
+            open_tree_clone(cwd(), &path, false).doing(|| format!("prepare the mount {mount}"))
+        });
+        let tree = tree.and_then(|tree| {
+            propagate(tree.as_fd(), libc::MS_SLAVE, mount.attributes.bits())
+                .doing(|| format!("prepare the mount {mount}"))?;
+            Ok(tree)
+        });
+        tree.map_err(|error| self.warnings.push(error.to_string())).ok()
     }
 
     /// What only we know: ids, the notify socket, our end of the kernel log.
@@ -391,6 +421,11 @@ fn devpts(gid: u32, attributes: u64) -> crate::sys::Result<OwnedFd> {
 
 fn propagate(tree: BorrowedFd<'_>, propagation: u64, set: u64) -> crate::sys::Result<()> {
     mount_setattr(tree, true, &MountAttr { set, propagation, ..MountAttr::default() })
+}
+
+/// Sets `MOUNT_ATTR_*` bits of one mount.
+fn set_attributes(tree: BorrowedFd<'_>, set: u64) -> crate::sys::Result<()> {
+    mount_setattr(tree, false, &MountAttr { set, ..MountAttr::default() })
 }
 
 /// The directory that absolute paths ignore.

@@ -160,6 +160,12 @@ impl Root {
         Some(bytes)
     }
 
+    /// The entries of a directory below the root; `None` when there is none.
+    pub(crate) fn entries(&self, path: &Path) -> Option<fs::ReadDir> {
+        let found = self.resolve(path, libc::O_PATH | libc::O_DIRECTORY, Make::Nothing).ok()?;
+        fs::read_dir(format!("/proc/self/fd/{}", found.as_raw_fd())).ok()
+    }
+
     /// Performs the preparation steps inside the root, in order.
     ///
     /// # Errors

@@ -101,6 +101,10 @@ fn once(
     paths: &HostPaths,
     out: &Output,
 ) -> std::result::Result<Outcome, Error> {
+    if !request.container.integration.credentials.is_empty() {
+        // Nor does a core dump of ours hold them, or another process of the same user read them.
+        let _ = nix::sys::prctl::set_dumpable(false);
+    }
     // Planned before anything is asked of systemd, so that whatever is wrong with the request is said first.
     let mut planned = Planned::new(request, paths)?;
     if ops::enter_scope(&request.container.name, paths)? {
@@ -114,6 +118,9 @@ fn once(
     }
     let ready_at_once = !planned.container.notify_ready;
     let running = planned.start(paths)?;
+    for warning in running.supervisor().warnings() {
+        if manner.talkative { out.warning(warning) } else { out.info(warning) }
+    }
     if let Some(notify) = notify {
         let ready = if ready_at_once { "READY=1\n" } else { "" };
         let pid = running.supervisor().pid();

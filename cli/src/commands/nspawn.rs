@@ -11,6 +11,7 @@ use super::Result;
 use super::boot::{Manner, foreground, terminal};
 use crate::args::Call;
 use crate::exit;
+use crate::listen_fds::inherited;
 use crate::ops::{self, Error};
 use crate::output::Output;
 use crate::systemd_nspawn::{self, Asked, Meaning, Stop, Surroundings};
@@ -44,7 +45,7 @@ pub fn nspawn(call: Call) -> u8 {
 
 fn run(asked: Asked, call: &Call, here: &Path, paths: &HostPaths) -> Result {
     let around =
-        Surroundings { here, variable: &variable, paths, terminal: terminal(), listen_fds: listen_fds() };
+        Surroundings { here, variable: &variable, paths, terminal: terminal(), listen_fds: inherited() };
     let meaning = |asked| systemd_nspawn::meaning(asked, around).map_err(Error::Other);
     if asked.cleanup {
         return cleanup(&asked, call, around);
@@ -67,12 +68,6 @@ fn run(asked: Asked, call: &Call, here: &Path, paths: &HostPaths) -> Result {
 
 fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
-}
-
-/// Number of sockets that a service manager has passed to this very process (sd_listen_fds(3)).
-fn listen_fds() -> u32 {
-    let number = |name| variable(name)?.to_str()?.parse::<u32>().ok();
-    if number("LISTEN_PID") == Some(std::process::id()) { number("LISTEN_FDS").unwrap_or(0) } else { 0 }
 }
 
 fn announcement(meaning: &Meaning) -> String {

@@ -11,7 +11,8 @@
 //!
 //!   with a stub: after GO the child forks and closes its end; the fork, PID 2, sends and executes
 //!
-//!   at any point:  <--- FAILED record, end of file: which op, which call, which error
+//!   at any point:  <--- SKIPPED record: an op that the container can start without has failed
+//!                  <--- FAILED record, end of file: which op, which call, which error
 //!                  <--- end of file without EXEC: the child was killed
 //!                  ---> end of file instead of GO: the parent died; the child exits
 //! ```
@@ -19,6 +20,7 @@
 //! Nothing here allocates, takes a lock, runs a destructor or panics: only one thread of the parent was copied,
 //! and any lock that another held at that moment stays locked forever.
 
+pub(crate) mod files;
 mod mounts;
 pub(crate) mod report;
 pub(crate) mod run;

@@ -19,6 +19,13 @@ pub(crate) enum Report {
         /// The call and its error.
         failure: Failure,
     },
+    /// Op number `op` failed, and the container starts without what it was for.
+    Skipped {
+        /// Index into the script's ops.
+        op: u16,
+        /// The call and its error.
+        failure: Failure,
+    },
 }
 
 impl Report {
@@ -27,6 +34,7 @@ impl Report {
         let (kind, op, call, errno) = match self {
             Report::Exec => (1u16, 0u16, 0, 0),
             Report::Failed { op, failure } => (2, op, failure.call, failure.errno),
+            Report::Skipped { op, failure } => (4, op, failure.call, failure.errno),
         };
         let [m0, m1, m2, m3] = MAGIC.to_ne_bytes();
         let [k0, k1] = kind.to_ne_bytes();
@@ -48,6 +56,7 @@ impl Report {
         match half(4) {
             1 => Some(Report::Exec),
             2 => Some(Report::Failed { op: half(6), failure: Failure { call: word(8), errno: word(12) } }),
+            4 => Some(Report::Skipped { op: half(6), failure: Failure { call: word(8), errno: word(12) } }),
             _ => None,
         }
     }
@@ -59,7 +68,10 @@ mod tests {
 
     #[test]
     fn records_survive_the_channel() {
-        for report in [Report::Exec, Report::Failed { op: 513, failure: Failure { call: 429, errno: 22 } }] {
+        let failure = Failure { call: 429, errno: 22 };
+        for report in
+            [Report::Exec, Report::Failed { op: 513, failure }, Report::Skipped { op: 513, failure }]
+        {
             assert_eq!(Report::decode(&report.encode()), Some(report));
         }
     }

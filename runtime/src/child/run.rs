@@ -26,6 +26,10 @@ pub(crate) fn run(script: &Script, [channel, parents]: [RawFd; 2]) -> Infallible
     close(parents);
     for (index, op) in script.ops.iter().enumerate() {
         if let Err(failure) = perform(script, channel, *op) {
+            if matches!(op, Op::Offer(_)) {
+                send(channel, Report::Skipped { op: index as u16, failure });
+                continue;
+            }
             send(channel, Report::Failed { op: index as u16, failure });
             exit();
         }
@@ -68,6 +72,11 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
             set_attributes(root, script.get(path), recursive, attributes, propagation)
         }
         Op::Remove { path } => call(libc::SYS_unlinkat, [root as u64, address(script.get(path)), 0, 0, 0]),
+        Op::Offer(offer) => super::files::offer(script, root, &offer),
+        Op::MakeDirectory { path } => {
+            inroot::open(root, script.get(path), libc::O_PATH, inroot::Make::Directory(0o755), true)
+                .map(close)
+        }
         Op::Pivot { staged } => pivot(root, staged),
         Op::Join { fd, namespaces } => call(libc::SYS_setns, [fd as u64, namespaces as u64, 0, 0, 0]),
         Op::Hostname { name } => {

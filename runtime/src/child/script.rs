@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;
 
+use super::files::Offer;
 use crate::plan::MountPlan;
 use crate::sys::inroot::Make;
 
@@ -76,6 +77,10 @@ pub(crate) enum Op {
     Mask { attributes: u64, target: Target },
     /// Change a mount's attributes or propagation.
     SetAttributes { path: Str, attributes: u64, propagation: u64, recursive: bool },
+    /// A file of the host for the container, where that can be done.
+    Offer(Offer),
+    /// A directory, unless it is there.
+    MakeDirectory { path: Str },
     /// Remove a file.
     Remove { path: Str },
     /// Make the root `/` and drop the host's mounts, and the staged trees, which lie over them.

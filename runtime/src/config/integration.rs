@@ -4,6 +4,7 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
+use zeroize::Zeroize;
 
 /// What the container takes over from its host. The default takes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -114,6 +115,13 @@ pub struct Credential {
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Credential({:?}, {} bytes)", self.id, self.value.len())
+    }
+}
+
+/// Memory that held a secret is not left to whatever comes to read it.
+impl Drop for Credential {
+    fn drop(&mut self) {
+        self.value.zeroize();
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{CgroupFacts, HostPaths};
+use super::{CgroupFacts, HostPaths, SharedFiles};
 use crate::config::{BindSource, ContainerConfig, Device, Mount, Resources};
 use crate::devices::DeviceKind;
 use crate::error::{Doing, Error};
@@ -27,6 +27,8 @@ pub struct AskedFacts {
     pub controllers: Option<Controllers>,
     /// The whole disk below each path, by major and minor number, where there is one.
     pub disks: Vec<(PathBuf, Option<(u32, u32)>)>,
+    /// Files that the container takes over.
+    pub shared: SharedFiles,
 }
 
 /// What is found at a path.
@@ -76,7 +78,8 @@ impl AskedFacts {
         cgroup: Option<&CgroupFacts>,
     ) -> Result<AskedFacts, Error> {
         let devices = &config.security.devices;
-        let mut facts = AskedFacts::default();
+        let shared = SharedFiles::probe(paths, &config.integration)?;
+        let mut facts = AskedFacts { shared, ..AskedFacts::default() };
         let sources = config.mounts.iter().filter_map(|mount| match mount {
             Mount::Bind { source: BindSource::Host(path), .. } => Some(path),
             _ => None,

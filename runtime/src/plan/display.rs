@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::mounts::{Attributes, Entry, Layer, MountPlan, Source};
-use super::{Confinement, DevicePolicy, Namespaces, OnHost, Plan};
-use crate::config::{Network, Personality, Preparation, Program};
+use super::{Confinement, DevicePolicy, JournalPlan, Namespaces, OnHost, Plan};
+use crate::config::{JournalLink, Network, Personality, Preparation, Program};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -15,6 +15,9 @@ impl fmt::Display for Plan {
         writeln!(f, "├─ namespaces {}", self.namespaces)?;
         section(f, "cgroup", &self.cgroup_lines())?;
         section(f, "mounts", &self.mounts)?;
+        if let Some(journal) = &self.journal {
+            writeln!(f, "├─ {journal}")?;
+        }
         writeln!(f, "├─ hostname {}", self.hostname)?;
         writeln!(f, "├─ capabilities {}", self.capabilities)?;
         section(f, "restrictions", &self.confinement.lines())?;
@@ -134,6 +137,18 @@ struct Bound(u64);
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 == libc::RLIM_INFINITY { f.write_str("infinity") } else { write!(f, "{}", self.0) }
+    }
+}
+
+impl fmt::Display for JournalPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.directory.display();
+        match self.mode {
+            JournalLink::Guest => write!(f, "journal: host:{host}/ID becomes a link into the root"),
+            JournalLink::Host => write!(f, "journal: host:{host}/ID is made, and mounted"),
+            JournalLink::Auto => write!(f, "journal: host:{host}/ID is mounted, if it is there"),
+            JournalLink::No => write!(f, "journal: the container's own"),
+        }
     }
 }
 
@@ -279,6 +294,31 @@ impl fmt::Display for MountPlan {
             }
             Source::Outside { path } => {
                 write!(f, "{target} bind {} from outside ({})", path.display(), self.attributes)
+            }
+            Source::HostFile { path, unless: None, .. } => {
+                write!(f, "{target} bind host:{} ({}), if it can be", path.display(), self.attributes)
+            }
+            Source::HostFile { path, unless: Some(unless), .. } => write!(
+                f,
+                "{target} bind host:{} ({}), unless {} is there",
+                path.display(),
+                self.attributes,
+                unless.display()
+            ),
+            Source::Copy { from, replace: true } => {
+                write!(f, "{target} becomes a copy of host:{}", from.display())
+            }
+            Source::Copy { from, replace: false } => {
+                write!(f, "{target} becomes a copy of host:{}, unless it is a link", from.display())
+            }
+            Source::Symlink { to, needs } => {
+                write!(f, "{target} becomes a link to {}, if {} is there", to.display(), needs.display())
+            }
+            Source::Delete => write!(f, "{target} is removed"),
+            Source::Directory => write!(f, "{target} becomes a directory"),
+            Source::Journal => write!(f, "{target}/ID, ID being the container's machine id"),
+            Source::Credentials { names, .. } => {
+                write!(f, "{target} ramfs ({}) with {}", self.attributes, names.join(" "))
             }
             Source::Share => write!(f, "{target} becomes shared, recursively"),
         }

@@ -34,6 +34,9 @@ pub(super) fn environment(config: &ContainerConfig, host: &HostFacts) -> Vec<(Os
     if config.notify_ready || config.notify_socket {
         set("NOTIFY_SOCKET", "/run/host/notify".into());
     }
+    if !config.integration.credentials.is_empty() {
+        set("CREDENTIALS_DIRECTORY", super::integration::CREDENTIALS.into());
+    }
     if payload.program != Program::Init {
         set("LANG", "C.UTF-8".into());
     }

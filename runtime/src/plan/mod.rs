@@ -6,6 +6,7 @@ mod devices;
 mod display;
 mod execution;
 mod identity;
+mod integration;
 mod limits;
 mod mounts;
 mod nested;
@@ -20,6 +21,8 @@ use serde::Serialize;
 pub use cgroup::{CgroupPlan, DevicePolicy};
 pub use confinement::Confinement;
 pub(crate) use identity::{DEFAULT_PATH, INITS, SHELLS};
+pub(crate) use integration::JOURNAL;
+pub use integration::JournalPlan;
 pub use limits::Limit;
 pub use mounts::{Attributes, Entry, Layer, MountPlan, Source, TmpfsOptions, UpperLayer};
 pub(crate) use mounts::{BOOT_ID, KMSG, MAX_LAYERS, NOTIFY, UUID};
@@ -28,7 +31,8 @@ pub use resources::Setting;
 
 use crate::caps::CapSet;
 use crate::config::{
-    Console, ContainerConfig, KernelView, Network, Payload, Preparation, Program, RootOptions, UserNamespace,
+    Console, ContainerConfig, Credential, KernelView, Network, Payload, Preparation, Program, RootOptions,
+    UserNamespace,
 };
 use crate::devices::DeviceRule;
 use crate::error::{Error, ErrorKind};
@@ -51,6 +55,10 @@ pub struct Plan {
     pub mounts: Vec<MountPlan>,
     /// What is made on the host beside the root, before the mounts, in order.
     pub on_host: Vec<OnHost>,
+    /// How the journal is connected to the host's.
+    pub journal: Option<JournalPlan>,
+    /// Secrets for the container.
+    pub credentials: Vec<Credential>,
     /// UTS hostname.
     pub hostname: String,
     /// `container_uuid` unless the root has a machine id of its own; random when absent.
@@ -167,7 +175,7 @@ impl Plan {
         let mut warnings = Vec::new();
         let capabilities = capabilities(config, host);
         let cgroup = cgroup::plan(config, host)?;
-        let (mounts, on_host) = mounts::plan(config, host, &cgroup)?;
+        let (mounts, on_host) = mounts::plan(config, host, &cgroup, &mut warnings)?;
         Ok(Plan {
             name: config.name.clone(),
             rootfs: config.rootfs.clone(),
@@ -176,6 +184,8 @@ impl Plan {
             namespaces: Namespaces::new(config.network.clone(), config.users, &config.kernel_view),
             mounts,
             on_host,
+            journal: integration::journal(config, host)?,
+            credentials: config.integration.credentials.clone(),
             hostname: config.hostname.clone().unwrap_or_else(|| config.name.clone()),
             uuid: config.uuid,
             env: identity::environment(config, host),
@@ -207,25 +217,13 @@ impl Plan {
 
 /// What a configuration can ask for and this version cannot do: refused by name, never left out silently.
 fn unsupported(config: &ContainerConfig) -> Result<(), Error> {
-    use crate::config::{BindIds, Integration, Mount, Ownership};
+    use crate::config::{BindIds, Mount, Ownership};
     let mapped = |mount: &Mount| matches!(mount, Mount::Bind { ids, .. } if !matches!(ids, BindIds::Auto | BindIds::Host));
     let root = &config.root;
-    // What is decided by itself may as well be nothing.
-    let automatic = Integration {
-        resolv_conf: crate::config::ResolvConf::Auto,
-        timezone: crate::config::Timezone::Auto,
-        journal: crate::config::LinkJournal { mode: crate::config::JournalLink::Auto, optional: true },
-        ..Integration::default()
-    };
     let asked = [
         ("a template or another root", root.template.is_some() || root.pivot.is_some()),
         ("a user namespace", config.users != UserNamespace::Host || config.ownership != Ownership::Off),
         ("owners of a bind mount", config.mounts.iter().any(mapped)),
-        (
-            "what is taken over from the host",
-            ![Integration::default(), automatic]
-                .contains(&Integration { machine: false, ..config.integration.clone() }),
-        ),
     ];
     match asked.iter().find(|(_, asked)| *asked) {
         None => Ok(()),

@@ -232,3 +232,161 @@ fn the_plan_prints_every_mount_once() {
     }
     assert!(text.ends_with("└─ exec /init"));
 }
+
+fn steps(config: &ContainerConfig, shared: crate::SharedFiles) -> (Vec<String>, Vec<String>) {
+    let mut facts = host();
+    facts.asked.shared = shared;
+    let plan = Plan::new(config, &facts).unwrap();
+    let about = |mount: &&MountPlan| mount.target.starts_with("/etc") || mount.target.starts_with("/var/log");
+    (plan.mounts.iter().filter(about).map(ToString::to_string).collect(), plan.warnings)
+}
+
+#[test]
+fn name_servers_come_by_nspawns_rules() {
+    use crate::{ResolvConf, Resolved, SharedFiles};
+    let host_only = SharedFiles { resolv_conf: Some("/etc/resolv.conf".into()), ..SharedFiles::default() };
+    let resolved = Resolved {
+        fixed: None,
+        uplink: Some("/run/uplink".into()),
+        stub: Some("/run/stub".into()),
+        listening: true,
+    };
+    let both = SharedFiles { resolved, ..host_only.clone() };
+    let deaf =
+        SharedFiles { resolved: Resolved { listening: false, ..both.resolved.clone() }, ..both.clone() };
+    let none = SharedFiles::default();
+    let copy = |from| format!("/etc/resolv.conf becomes a copy of host:{from}, unless it is a link");
+    let replace = |from| format!("/etc/resolv.conf becomes a copy of host:{from}");
+    let bind = |from| format!("/etc/resolv.conf bind host:{from} (ro,nosuid,nodev), if it can be");
+    let removed = "/etc/resolv.conf is removed".to_owned();
+    for (mode, shared, expected) in [
+        (ResolvConf::Off, &both, None),
+        (ResolvConf::Auto, &both, Some(copy("/run/stub"))),
+        (ResolvConf::Auto, &deaf, Some(copy("/etc/resolv.conf"))),
+        (ResolvConf::Auto, &host_only, Some(copy("/etc/resolv.conf"))),
+        (ResolvConf::Auto, &none, Some(removed.clone())),
+        (ResolvConf::Delete, &both, Some(removed)),
+        (ResolvConf::CopyHost, &host_only, Some(copy("/etc/resolv.conf"))),
+        (ResolvConf::CopyUplink, &both, Some(copy("/run/uplink"))),
+        (ResolvConf::ReplaceHost, &both, Some(replace("/etc/resolv.conf"))),
+        (ResolvConf::ReplaceStub, &deaf, Some(replace("/run/stub"))),
+        (ResolvConf::BindHost, &host_only, Some(bind("/etc/resolv.conf"))),
+        (ResolvConf::BindUplink, &both, Some(bind("/run/uplink"))),
+    ] {
+        let mut config = config();
+        config.integration.resolv_conf = mode;
+        let (found, warnings) = steps(&config, shared.clone());
+        assert_eq!((found, warnings), (expected.into_iter().collect(), vec![]), "{mode:?} {shared:?}");
+    }
+    for mode in [ResolvConf::CopyStatic, ResolvConf::BindStatic, ResolvConf::ReplaceStatic] {
+        let mut config = config();
+        config.integration.resolv_conf = mode;
+        let (found, warnings) = steps(&config, both.clone());
+        assert!(found.is_empty(), "{found:?}");
+        assert!(warnings[0].contains("the host has no static resolv.conf"), "{warnings:?}");
+    }
+    // With a network of its own it has name servers of its own, too.
+    let mut config = config();
+    config.integration.resolv_conf = ResolvConf::Auto;
+    config.network = Network::Private;
+    assert!(steps(&config, both).0.is_empty());
+}
+
+#[test]
+fn a_time_zone_comes_as_a_link_where_the_host_has_one() {
+    use crate::{Localtime, SharedFiles, Timezone};
+    let with = |localtime| SharedFiles { localtime, ..SharedFiles::default() };
+    let file = PathBuf::from("/usr/share/zoneinfo/Europe/Berlin");
+    let link = |to: &str| with(Localtime::Link { to: to.into(), file: Some(file.clone()) });
+    let zone = "/etc/localtime becomes a link to ../usr/share/zoneinfo/Europe/Berlin, if \
+                /usr/share/zoneinfo/Europe/Berlin is there";
+    let bind = "/etc/localtime bind host:/usr/share/zoneinfo/Europe/Berlin (ro,nosuid,nodev)";
+    let unless = format!("{bind}, unless /usr/share/zoneinfo/Europe/Berlin is there");
+    let if_it_can = format!("{bind}, if it can be");
+    let copy = "/etc/localtime becomes a copy of host:/usr/share/zoneinfo/Europe/Berlin";
+    let removed = "/etc/localtime is removed";
+    let berlin = "../usr/share/zoneinfo/Europe/Berlin";
+    for (mode, shared, expected) in [
+        (Timezone::Auto, link(berlin), vec![zone, &unless]),
+        (Timezone::Symlink, link("/usr/share/zoneinfo/Europe/Berlin"), vec![zone, &unless]),
+        (Timezone::Auto, with(Localtime::File(file.clone())), vec![copy]),
+        (Timezone::Auto, with(Localtime::Missing), vec![removed]),
+        (Timezone::Delete, link(berlin), vec![removed]),
+        (Timezone::Copy, link(berlin), vec![copy]),
+        (Timezone::Bind, link(berlin), vec![&if_it_can]),
+        (Timezone::Off, link(berlin), vec![]),
+    ] {
+        let mut config = config();
+        config.integration.timezone = mode;
+        assert_eq!(
+            steps(&config, shared.clone()),
+            (expected.iter().map(|s| (*s).to_owned()).collect(), vec![]),
+            "{mode:?}"
+        );
+    }
+    for (mode, shared) in [
+        (Timezone::Auto, link("/etc/zoneinfo/Europe/Berlin")),
+        (Timezone::Symlink, link("../usr/share/zoneinfo/../../../etc/shadow")),
+        (Timezone::Symlink, with(Localtime::Missing)),
+        (Timezone::Bind, with(Localtime::Missing)),
+    ] {
+        let mut config = config();
+        config.integration.timezone = mode;
+        let (found, warnings) = steps(&config, shared.clone());
+        assert_eq!((found.len(), warnings.len()), (0, 1), "{mode:?} {shared:?}: {found:?}");
+    }
+}
+
+#[test]
+fn a_journal_is_linked_where_there_is_one_to_link() {
+    use crate::{JournalLink, LinkJournal, SharedFiles};
+    let plan = |mode, optional, change: &dyn Fn(&mut ContainerConfig), machine_id| {
+        let (mut config, mut facts) = (config(), host());
+        config.integration.journal = LinkJournal { mode, optional };
+        change(&mut config);
+        facts.asked.shared = SharedFiles { machine_id, ..SharedFiles::default() };
+        let journal = super::integration::journal(&config, &facts);
+        journal.map(|journal| journal.is_some()).map_err(|error| error.to_string())
+    };
+    let (as_is, id) = (&|_: &mut ContainerConfig| {}, Some([7; 16]));
+    assert_eq!(plan(JournalLink::No, false, as_is, id), Ok(false));
+    assert_eq!(plan(JournalLink::Guest, false, as_is, id), Ok(true));
+    assert!(plan(JournalLink::Guest, false, as_is, None).unwrap_err().contains("machine id"));
+    assert_eq!(plan(JournalLink::Guest, true, as_is, None), Ok(false));
+    assert_eq!(plan(JournalLink::Auto, false, as_is, None), Ok(false));
+    let ephemeral = &|config: &mut ContainerConfig| config.root.ephemeral = true;
+    assert!(plan(JournalLink::Host, false, ephemeral, id).unwrap_err().contains("ephemeral"));
+    assert_eq!(plan(JournalLink::Host, true, ephemeral, id), Ok(false));
+    let read_only = &|config: &mut ContainerConfig| config.root.read_only = true;
+    assert!(plan(JournalLink::Guest, false, read_only, id).unwrap_err().contains("read-only"));
+    assert_eq!(plan(JournalLink::Auto, false, read_only, id), Ok(false));
+}
+
+#[test]
+fn credentials_are_named_by_systemds_rule_and_never_printed() {
+    use crate::Credential;
+    let credential = |id: &str, value: &[u8]| Credential { id: id.into(), value: value.into() };
+    let with = |credentials: Vec<Credential>| {
+        let mut config = config();
+        config.integration.credentials = credentials;
+        config
+    };
+    let good = with(vec![credential("a.b-c d", b"SECRET"), credential("e", &[0, 10])]);
+    let plan = plan(&good);
+    let shown = format!("{plan}{plan:?}{}{good:?}", serde_json::to_string(&plan).unwrap());
+    assert!(shown.contains("a.b-c d") && !shown.contains("SECRET") && !shown.contains("83,69,67"), "{shown}");
+    assert!(
+        plan.env
+            .iter()
+            .any(|(key, value)| key == "CREDENTIALS_DIRECTORY" && value == "/run/host/credentials")
+    );
+    let long = "x".repeat(256);
+    for bad in ["", ".", "..", "a/b", "a:b", "a\n", "ä", long.as_str()] {
+        let error = Plan::new(&with(vec![credential(bad, b"")]), &host()).unwrap_err().to_string();
+        assert!(error.contains("its name must be"), "{bad}: {error}");
+    }
+    let twice = with(vec![credential("a", b""), credential("a", b"")]);
+    assert!(Plan::new(&twice, &host()).unwrap_err().to_string().contains("given twice"));
+    let much = with(vec![credential("a", &vec![0; (1 << 20) + 1])]);
+    assert!(Plan::new(&much, &host()).unwrap_err().to_string().contains("longer than 1 MiB"));
+}

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use super::{Prepared, Trees, overlay};
+use super::{Prepared, Trees, host_files, overlay};
 use crate::caps::CapSet;
 use crate::child::script::{Layer, Op, Overlay, Purpose, Script, Stub, Target};
 use crate::config::{Console, Program};
@@ -16,7 +16,11 @@ use crate::sys::inroot::Make;
 use crate::sys::process;
 
 /// The whole script. The order within it is the one that makes it work; each step says why it stands where it does.
-pub(super) fn assemble(prepared: &Prepared, trees: &Trees) -> Result<Script, Error> {
+pub(super) fn assemble(
+    prepared: &Prepared,
+    trees: &Trees,
+    warnings: &mut Vec<String>,
+) -> Result<Script, Error> {
     let plan = &prepared.plan;
     let mut script = Script::default();
     // First of all: from here on nothing can outlive the supervisor.
@@ -28,7 +32,7 @@ pub(super) fn assemble(prepared: &Prepared, trees: &Trees) -> Result<Script, Err
         let join = Op::Join { fd: network.as_raw_fd(), namespaces: libc::CLONE_NEWNET };
         script.push(join, "enter the network namespace");
     }
-    mounts(&mut script, plan, trees)?;
+    mounts(&mut script, plan, trees, warnings)?;
     if plan.namespaces.uts {
         let name = script.string(&c_text(&plan.hostname)?);
         script.push(Op::Hostname { name }, format!("set the hostname to {}", plan.hostname));
@@ -146,7 +150,7 @@ fn stub(script: &mut Script, prepared: &Prepared, terminal: bool) -> Result<Stub
 }
 
 /// Staged trees come first: what is staged later would lie over the container's root.
-fn mounts(script: &mut Script, plan: &Plan, trees: &Trees) -> Result<(), Error> {
+fn mounts(script: &mut Script, plan: &Plan, trees: &Trees, warnings: &mut Vec<String>) -> Result<(), Error> {
     script.push(Op::LeaveChroot, "find the root of the mounts");
     script.push(Op::PrivateTree, "make the host's mounts private");
     for tree in trees.base.iter().chain(&trees.layers) {
@@ -159,6 +163,10 @@ fn mounts(script: &mut Script, plan: &Plan, trees: &Trees) -> Result<(), Error> 
                 let overlay = overlay_of(lower, upper.as_ref(), &mut layers, script)?;
                 let (overlay, target) = (script.overlay(overlay), target(script, mount, ANY_DIRECTORY)?);
                 Op::Overlay { overlay, attributes: mount.attributes.bits(), target }
+            }
+            (source, tree) if host_files::is_offer(source) => {
+                let Some(op) = host_files::step(script, mount, tree.as_ref(), warnings)? else { continue };
+                op
             }
             (_, Some(tree)) => attach(script, mount, tree, trees)?,
             (source, None) => make(script, mount, source, trees)?,
@@ -238,6 +246,7 @@ fn make(script: &mut Script, mount: &MountPlan, source: &Source, trees: &Trees) 
             let tree = trees.base.as_ref().map_or(-1, AsRawFd::as_raw_fd);
             Op::BindIn { tree, source, recursive: true, attributes, target: there }
         }
+        Source::Directory => Op::MakeDirectory { path },
         Source::Inaccessible => Op::Mask { attributes, target: there },
         Source::Console => bind(script, "dev/pts/0", attributes, there),
         Source::BootId => bind(script, &format!("run/{BOOT_ID}"), attributes, there),
@@ -321,7 +330,7 @@ fn follows(target: &Path) -> bool {
     !first.is_some_and(|first| ["tmp", "sys", "dev", "run", "proc"].iter().any(|api| first == *api))
 }
 
-fn relative(path: &Path) -> Result<CString, Error> {
+pub(super) fn relative(path: &Path) -> Result<CString, Error> {
     let relative = path.strip_prefix("/").unwrap_or(path);
     c_path(if relative.as_os_str().is_empty() { Path::new(".") } else { relative })
 }

@@ -125,6 +125,7 @@ pub struct Supervisor {
     /// Keeps the writers of /dev/kmsg's stand-in from a hang-up.
     _kernel_log: Option<OwnedFd>,
     stopper: Stopper,
+    warnings: Vec<String>,
 }
 
 impl fmt::Debug for Supervisor {
@@ -137,10 +138,17 @@ impl fmt::Debug for Supervisor {
 }
 
 impl Supervisor {
-    pub(crate) fn new(launched: Launched, prepared: Prepared, cgroup: Cgroup) -> Result<Supervisor, Error> {
+    pub(crate) fn new(
+        mut launched: Launched,
+        mut prepared: Prepared,
+        cgroup: Cgroup,
+    ) -> Result<Supervisor, Error> {
         let event = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .doing(|| "make an eventfd".to_owned())?;
+        let mut warnings = std::mem::take(&mut prepared.warnings);
+        warnings.append(&mut launched.warnings);
         Ok(Supervisor {
+            warnings,
             launched,
             cgroup,
             uuid: prepared.uuid,
@@ -160,6 +168,12 @@ impl Supervisor {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What the container started without, one sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// PID of PID 1 in our pid namespace, valid as long as this value lives.

@@ -41,6 +41,8 @@ pub const FSCONFIG_SET_STRING: u32 = 1;
 pub const FSCONFIG_SET_FD: u32 = 5;
 /// `FSCONFIG_CMD_CREATE`.
 pub const FSCONFIG_CMD_CREATE: u32 = 6;
+/// `FSCONFIG_CMD_RECONFIGURE`.
+const FSCONFIG_CMD_RECONFIGURE: u32 = 7;
 
 /// The kernel's `struct mount_attr`.
 #[repr(C)]
@@ -162,12 +164,29 @@ impl FsContext {
     /// # Errors
     /// The kernel's.
     pub fn mount(self, attributes: u64) -> Result<OwnedFd> {
+        self.create(attributes)
+    }
+
+    /// The same, with the context kept to change the superblock by.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn create(&self, attributes: u64) -> Result<OwnedFd> {
         self.config(FSCONFIG_CMD_CREATE, ptr::null(), ptr::null(), || "CMD_CREATE".to_owned())?;
         // SAFETY: no pointers are passed; 1 is FSMOUNT_CLOEXEC.
         let fd = unsafe { libc::syscall(libc::SYS_fsmount, self.0.as_raw_fd(), 1u32, attributes as u32) };
         let fd = check(fd, "fsmount", || format!("{attributes:#x}"))?;
         // SAFETY: a descriptor the kernel just gave us.
         Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    }
+
+    /// Makes the superblock read-only, once it is mounted: nobody can make a mount of it that is not.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn make_read_only(self) -> Result<()> {
+        self.set(c"ro", None)?;
+        self.config(FSCONFIG_CMD_RECONFIGURE, ptr::null(), ptr::null(), || "CMD_RECONFIGURE".to_owned())
     }
 
     fn config(

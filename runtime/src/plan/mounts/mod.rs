@@ -11,6 +11,7 @@ use serde::Serialize;
 
 pub(crate) use custom::MAX_LAYERS;
 
+use super::integration;
 use crate::config::{BindIds, ContainerConfig};
 use crate::error::Error;
 use crate::host::HostFacts;
@@ -35,7 +36,7 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    const NONE: Attributes = Attributes {
+    pub(super) const NONE: Attributes = Attributes {
         read_only: false,
         no_suid: false,
         no_dev: false,
@@ -46,7 +47,7 @@ impl Attributes {
     const RO: Attributes = Attributes { read_only: true, ..Self::NONE };
     pub(super) const API: Attributes =
         Attributes { no_suid: true, no_dev: true, no_exec: true, ..Self::NONE };
-    const API_RO: Attributes = Attributes { read_only: true, ..Self::API };
+    pub(super) const API_RO: Attributes = Attributes { read_only: true, ..Self::API };
     const TMP: Attributes = Attributes { no_suid: true, no_dev: true, strict_atime: true, ..Self::NONE };
 
     /// Takes an option of mount(8) that is an attribute of the mount and not of its file system.
@@ -184,6 +185,43 @@ pub enum Source {
     BootId,
     /// A FIFO that nobody writes to, in place of the host's kernel log.
     KernelLog,
+    /// A bind mount of a host's file over the container's, as far as that can be done.
+    HostFile {
+        /// Host path.
+        path: PathBuf,
+        /// Whether it goes over what a link leads to; otherwise a link stays.
+        follow: bool,
+        /// Not where this path exists inside.
+        unless: Option<PathBuf>,
+    },
+    /// No mount: a copy of a host's file, as far as that can be made.
+    Copy {
+        /// Host path.
+        from: PathBuf,
+        /// In place of whatever is there; otherwise a link stays, and a file keeps its owner and mode.
+        replace: bool,
+    },
+    /// No mount: a symlink in place of whatever is there, as far as that can be made.
+    Symlink {
+        /// Where it leads.
+        to: PathBuf,
+        /// Only where this path exists inside.
+        needs: PathBuf,
+    },
+    /// No mount: the file is removed.
+    Delete,
+    /// No mount: a directory is made where it is missing.
+    Directory,
+    /// The container's directory of the journal, by [`super::JournalPlan`]: which one that is, and whether it is the
+    /// host's, is known once the container's machine id is.
+    Journal,
+    /// The credentials, in memory that is never swapped.
+    Credentials {
+        /// Their names.
+        names: Vec<String>,
+        /// Whether everybody inside may read them.
+        readable: bool,
+    },
     /// No new mount: the one that is there gets the attributes.
     Remount,
     /// No new mount: the tree below becomes shared, so that mounts made inside reach the container's own children
@@ -285,12 +323,15 @@ pub(super) fn plan(
     config: &ContainerConfig,
     host: &HostFacts,
     cgroup: &CgroupPlan,
+    warnings: &mut Vec<String>,
 ) -> Result<(Vec<MountPlan>, Vec<OnHost>), Error> {
     let mut on_host = Vec::new();
     let mut mounts = Vec::with_capacity(48);
     root::plan(&mut mounts, config)?;
     api::outer(&mut mounts, &mut on_host, config, host);
+    mounts.extend(integration::credentials(config)?);
     custom::plan(&mut mounts, &mut on_host, config, host)?;
+    mounts.extend(integration::host_files(config, host, warnings)?);
     api::inner(&mut mounts, config, host, cgroup);
     root::seal(&mut mounts, config);
     Ok((mounts, on_host))

@@ -12,7 +12,7 @@ use netsetup::{Forward, Nat};
 use runtime::{CapSet, Console};
 
 use crate::systemd_nspawn::PROGRAM;
-use crate::{exit, nspawn};
+use crate::{exit, group_limit, nspawn};
 
 /// What the user asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
@@ -159,6 +159,9 @@ pub struct RunArgs {
     /// Take capabilities away.
     #[arg(long, value_name = "CAP,…", value_parser = nspawn::capabilities)]
     pub drop_capability: Vec<CapSet>,
+    /// Limit the container's control group: memory.max=512M, cpu.max=50000, pids.max=100, io.max=/dev/sda rbps=1M.
+    #[arg(long, value_name = "FILE=VALUE", value_parser = group_limit::parse)]
+    pub limit: Vec<group_limit::GroupLimit>,
     /// Let containers run inside: nixrun, systemd-nspawn, podman.
     #[arg(long)]
     pub nested: bool,

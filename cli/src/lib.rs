@@ -37,6 +37,7 @@ pub mod doctor;
 pub mod env_file;
 pub mod exit;
 pub mod forward;
+pub mod group_limit;
 pub mod json;
 pub mod listen_fds;
 pub mod lookup;

@@ -9,7 +9,7 @@ use runtime::{BindIds, CapSet, Console, ContainerConfig, HostPaths, Mount, Netwo
 use crate::args::{RunArgs, RunNetwork};
 use crate::configured::{self, FindError};
 use crate::lookup::lookup;
-use crate::signals;
+use crate::{group_limit, signals};
 
 /// Where an init is looked for, in systemd-nspawn's order.
 const INITS: [&str; 3] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/sbin/init"];
@@ -77,6 +77,7 @@ pub fn to_configs(
     container.mounts = mounts(args);
     container.add_capabilities = union(&args.capability);
     container.drop_capabilities = union(&args.drop_capability);
+    container.resources = group_limit::together(&args.limit);
     container.security.nested = args.nested;
     container.console = args.console.console.unwrap_or(console);
     let default_signal = if is_init { signals::SIGRTMIN + 3 } else { libc::SIGTERM };

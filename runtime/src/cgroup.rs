@@ -238,7 +238,10 @@ fn enable_above(payload: &Path, settings: &[Setting]) -> Result<(), Error> {
             let doing = || format!("enable the controller {controller} in {}", group.display());
             let enabled = fs::read_to_string(&file).doing(doing)?;
             if !enabled.split_whitespace().any(|found| found == controller) {
-                fs::write(&file, format!("+{controller}")).doing(doing)?;
+                let enabled = fs::write(&file, format!("+{controller}")).doing(doing);
+                enabled.map_err(|error| {
+                    error.hint("run nixrun in a unit of its own: systemd-run -p Delegate=yes")
+                })?;
             }
         }
     }

@@ -249,6 +249,7 @@ fn limits_of_the_group_need_their_controller() {
     let mut facts = HostFacts::probe_for(&HostPaths::default(), &config).unwrap();
     let group = facts.cgroup.as_mut().unwrap();
     (group.delegated, group.is_root) = (None, false);
+    facts.systemd = false;
     let set = |facts: &mut HostFacts, available: &[&str], enabled: &[&str]| {
         let own = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
         facts.asked.controllers =

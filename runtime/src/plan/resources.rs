@@ -41,6 +41,10 @@ pub(super) fn plan(
     let (Some(facts), Some(controllers)) = (&host.cgroup, &host.asked.controllers) else {
         return Ok(settings);
     };
+    // Planned before the front end has asked systemd for a scope, in which all this will be another matter.
+    if cgroup.make_unit && host.systemd {
+        return Ok(settings);
+    }
     for setting in &settings {
         check(config, setting, facts, controllers, cgroup)?;
     }
@@ -50,13 +54,12 @@ pub(super) fn plan(
 fn settings(config: &ContainerConfig, host: &HostFacts) -> Result<Vec<Setting>, Error> {
     let asked = &config.resources;
     let mut settings = Vec::new();
-    let bytes = |value: u64| if value == u64::MAX { "max".to_owned() } else { value.to_string() };
     for (file, value) in [
         ("memory.max", asked.memory_max),
         ("memory.high", asked.memory_high),
         ("memory.swap.max", asked.memory_swap_max),
     ] {
-        settings.extend(value.map(|value| Setting::new(file, bytes(value))));
+        settings.extend(value.map(|value| Setting::new(file, most(value))));
     }
     if let Some(max) = asked.cpu_max {
         settings.push(Setting::new("cpu.max", cpu_max(config, max)?));
@@ -71,7 +74,7 @@ fn settings(config: &ContainerConfig, host: &HostFacts) -> Result<Vec<Setting>, 
         if pids == 0 {
             return fault(config, "pids.max 0", "not even its first process could exist");
         }
-        settings.push(Setting::new("pids.max", bytes(pids)));
+        settings.push(Setting::new("pids.max", most(pids)));
     }
     for (file, cpus) in [("cpuset.cpus", &asked.cpuset_cpus), ("cpuset.mems", &asked.cpuset_mems)] {
         if let Some(cpus) = cpus {
@@ -86,6 +89,11 @@ fn settings(config: &ContainerConfig, host: &HostFacts) -> Result<Vec<Setting>, 
         settings.push(Setting::new("io.max", io_max(config, host, io)?));
     }
     Ok(settings)
+}
+
+/// The kernel's word for no limit.
+fn most(value: u64) -> String {
+    if value == u64::MAX { "max".to_owned() } else { value.to_string() }
 }
 
 /// The kernel's bounds (kernel/sched/core.c): a millisecond of time at least, a period from one to a second.
@@ -117,7 +125,8 @@ fn io_max(config: &ContainerConfig, host: &HostFacts, io: &IoMax) -> Result<Stri
         ("riops", io.read_operations),
         ("wiops", io.write_operations),
     ];
-    let limits = limits.iter().filter_map(|(name, limit)| limit.map(|limit| format!(" {name}={limit}")));
+    let limits =
+        limits.iter().filter_map(|(name, limit)| limit.map(|limit| format!(" {name}={}", most(limit))));
     let limits: String = limits.collect();
     if limits.is_empty() {
         return fault(config, &format!("io.max for {}", io.device.display()), "no limit was given");

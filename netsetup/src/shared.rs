@@ -57,7 +57,7 @@ impl Registration {
     pub(crate) fn of(plan: &NetworkPlan, moved: Vec<Moved>) -> Registration {
         Registration {
             container: plan.container.clone(),
-            addresses: plan.claimed_addresses(),
+            addresses: plan.addresses(),
             forwards: plan.forwards.clone(),
             elements: plan.elements.clone(),
             forwarding: plan.forwarding,

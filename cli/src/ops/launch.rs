@@ -189,8 +189,7 @@ fn state(paused: &Paused, network: Option<&NetworkPlan>) -> Result<State> {
         capabilities: plan.capabilities.bits(),
         confinement: plan.confinement.clone(),
         addresses: network
-            .and_then(|plan| plan.veth.as_ref())
-            .map(|veth| veth.container.addresses.iter().map(|net| net.addr().to_string()).collect())
+            .map(|plan| plan.addresses().iter().map(ToString::to_string).collect())
             .unwrap_or_default(),
     })
 }

@@ -30,6 +30,8 @@ pub fn net_paths(paths: &HostPaths) -> NetPaths {
     NetPaths {
         state_dir: paths.join("/run/nixrun"),
         machine_id: paths.join("/etc/machine-id"),
+        udev: paths.join("/run/udev"),
+        zone_lock: paths.join("/run/systemd/nspawn-network-zone"),
         ..NetPaths::default()
     }
 }

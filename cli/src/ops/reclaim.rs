@@ -113,7 +113,10 @@ fn remove_network(
 fn describe(resource: &Resource) -> String {
     match resource {
         Resource::Link { name } => format!("link {name}"),
-        Resource::Registration { container } => format!("forwards and addresses of {container}"),
+        Resource::Zone { bridge } => format!("bridge {bridge}"),
+        Resource::Registration { container } => {
+            format!("what {container} had of the host's network: addresses, forwards, links")
+        }
         other => format!("{other:?}"),
     }
 }

@@ -171,7 +171,7 @@ impl NetworkPlan {
     /// Whether the container has a part in the state that containers share: all with an address or with a link of the
     /// host, so that these are known.
     pub(crate) fn registers(&self) -> bool {
-        self.needs_table() || !self.claimed_addresses().is_empty() || !self.moved.is_empty()
+        self.needs_table() || !self.addresses().is_empty() || !self.moved.is_empty()
     }
 
     /// Whether the nftables table must be there: for the elements, for the masquerade that hangs on the link's
@@ -185,8 +185,9 @@ impl NetworkPlan {
         self.veth.iter().filter(|_| !self.follows).flat_map(|veth| &veth.container.addresses).map(IpNet::addr)
     }
 
-    /// Addresses that no other container may have.
-    pub(crate) fn claimed_addresses(&self) -> Vec<IpAddr> {
+    /// The container's own addresses, which no other one may have.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<IpAddr> {
         self.pairs().flat_map(|pair| &pair.container.addresses).map(IpNet::addr).collect()
     }
 }

@@ -75,6 +75,12 @@ impl Cgroup {
         self.payload.as_fd()
     }
 
+    /// Gives the container's group to a user namespace's root: what systemd-nspawn gives, which delegates the group
+    /// and leaves its limits to the host.
+    pub(crate) fn give_to(&self, id: u32) -> Result<(), Error> {
+        give(&self.plan.payload, id)
+    }
+
     /// Host path of the container's group.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -111,6 +117,36 @@ impl Drop for Cgroup {
             let _ = remove(&self.plan);
         }
     }
+}
+
+/// The files of a group that its user may write to (cgroup-v2.rst, Delegation).
+const DELEGATED: &[&str] = &[
+    "cgroup.procs",
+    "cgroup.subtree_control",
+    "cgroup.threads",
+    "cgroup.controllers",
+    "cgroup.events",
+    "cgroup.stat",
+    "memory.oom.group",
+    "memory.reclaim",
+];
+
+/// Gives a group, and what its user may do with it, to user and group `id`.
+pub(crate) fn give(group: &Path, id: u32) -> Result<(), Error> {
+    use std::os::unix::fs::chown;
+    if id == 0 {
+        return Ok(());
+    }
+    let doing = || format!("give the control group {} to user {id}", group.display());
+    chown(group, Some(id), Some(id)).doing(doing)?;
+    for file in DELEGATED {
+        match chown(group.join(file), Some(id), Some(id)) {
+            // Controllers that the group has not.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => result.doing(doing)?,
+        }
+    }
+    Ok(())
 }
 
 /// Kills and removes the groups of a plan: what [`Cgroup::remove`] does, for a container whose supervisor died.

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::caps::CapSet;
 use crate::child::script::{Op, Script};
@@ -47,7 +47,7 @@ const GROUP: &str = "nixrun-exec";
 pub fn run(state: &State, command: &Command, attached: &Attached<'_>) -> Result<Ended, Error> {
     let gone = || Error::new(ErrorKind::NotFound, format!("container {} is not running", state.name));
     let leader = state.leader.open().ok_or_else(gone)?;
-    let group = group(&state.cgroup)?;
+    let group = group(state)?;
     let terminal = command.terminal.then(|| open_terminal(state, &leader)).transpose()?;
     let script = script(state, command, leader.as_fd(), terminal.as_ref().map(|(_, peer)| peer.as_fd()))?;
     // Only children of a thread that entered the pid namespace are inside it; ours is to stay where it is. The
@@ -74,12 +74,13 @@ pub fn run(state: &State, command: &Command, attached: &Attached<'_>) -> Result<
     })
 }
 
-fn group(cgroup: &Path) -> Result<File, Error> {
-    let path = cgroup.join(GROUP);
+fn group(state: &State) -> Result<File, Error> {
+    let path = state.cgroup.join(GROUP);
     match fs::create_dir(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             return Err(error).doing(|| format!("make the control group {}", path.display()));
         }
+        Ok(()) => crate::cgroup::give(&path, state.users.map_or(0, |users| users.base))?,
         _ => {}
     }
     File::open(&path).doing(|| format!("open {}", path.display()))
@@ -98,6 +99,10 @@ fn open_terminal(state: &State, leader: &OwnedFd) -> Result<(OwnedFd, OwnedFd), 
         .doing(doing)?;
     let (master, _) = pty::open(devpts.as_fd()).doing(doing)?;
     let peer = pty::peer(master.as_fd()).doing(doing)?;
+    if let Some(users) = state.users {
+        let owner = nix::unistd::Uid::from_raw(users.base);
+        nix::unistd::fchown(&peer, Some(owner), None).doing(doing)?;
+    }
     Ok((master, peer))
 }
 
@@ -110,8 +115,17 @@ fn script(
     let mut script = Script::default();
     script.push(Op::DieWithParent, "tie the command to nixrun");
     script.push(Op::Umask, "set the umask");
-    let join = Op::Join { fd: leader.as_raw_fd(), namespaces: NAMESPACES };
+    // With capabilities over them all: the kernel takes the user namespace first, in whichever order they are named.
+    let user = if state.users.is_some() { libc::CLONE_NEWUSER } else { 0 };
+    let join = Op::Join { fd: leader.as_raw_fd(), namespaces: NAMESPACES | user };
     script.push(join, format!("enter the namespaces of container {}", state.name));
+    if user == 0 {
+        script.push(Op::ClearGroups, "drop the supplementary groups");
+    } else {
+        script.push(Op::BecomeRoot, "become the container's root");
+        // A change of credentials clears it (prctl(2), PR_SET_PDEATHSIG).
+        script.push(Op::DieWithParent, "tie the command to nixrun");
+    }
     // Without a terminal of its own, too: it has no business in the session of ours, where it would get every Ctrl-C
     // twice, from the terminal and from us.
     script.push(Op::NewSession, "start a session");
@@ -119,7 +133,6 @@ fn script(
         script.push(Op::Terminal { fd: terminal.as_raw_fd() }, "take the terminal");
     }
     script.push(Op::NewKeyring, "join a new session keyring");
-    script.push(Op::ClearGroups, "drop the supplementary groups");
     let path = script.string(&c_path(&command.cwd)?);
     script.push(Op::Chdir { path, must: true }, format!("change to the directory {}", command.cwd.display()));
     let capabilities = CapSet::from_bits(state.capabilities);

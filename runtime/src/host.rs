@@ -118,6 +118,8 @@ pub struct HostFacts {
     pub temporary: PathBuf,
     /// Drawn anew each time: part of the names of what is made for one start.
     pub token: String,
+    /// The host's root directory: where other files of the host are looked up once they are needed.
+    pub root: PathBuf,
     /// Whether systemd is the host's init (sd_booted(3): /run/systemd/system exists).
     pub systemd: bool,
     /// What only one configuration asks for.
@@ -188,6 +190,7 @@ impl HostFacts {
             tun: Path::new("/dev/net/tun").exists(),
             temporary: paths.join("/var/tmp"),
             token: token()?,
+            root: paths.root().to_path_buf(),
             systemd: paths.join("/run/systemd/system").is_dir(),
             asked: AskedFacts::default(),
         })

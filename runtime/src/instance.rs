@@ -19,13 +19,15 @@ use serde::{Deserialize, Serialize};
 use crate::config::RootOptions;
 use crate::error::{Doing, Error, ErrorKind};
 use crate::host::HostPaths;
-use crate::plan::Confinement;
+use crate::plan::{Confinement, IdRange};
 use crate::sys::{fd, lock, process};
 
 /// Directory of all instances.
 const DIRECTORY: &str = "/run/nixrun";
 /// Where systemd-nspawn locks roots by their inode.
 const NSPAWN_LOCKS: &str = "/run/systemd/nspawn/locks";
+/// Where it locks ranges of ids.
+pub(crate) const NSPAWN_IDS: &str = "/run/systemd/nspawn-uid";
 
 /// A line of the journal: something that is about to be made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -85,6 +87,9 @@ pub struct State {
     pub started: u64,
     /// Its program.
     pub program: String,
+    /// The host's ids of its users; none without a user namespace.
+    #[serde(default)]
+    pub users: Option<IdRange>,
     /// Capabilities of its PID 1, as bits: what commands inside get, too.
     pub capabilities: u64,
     /// What else they are held to.
@@ -312,7 +317,7 @@ impl RootLockFile {
 /// its lock in two steps, between which they must not vanish.
 fn removable(paths: &HostPaths) -> Vec<PathBuf> {
     let ours = [DIRECTORY];
-    let nspawns = [NSPAWN_LOCKS, "/run/systemd/nspawn", "/run/systemd"];
+    let nspawns = [NSPAWN_LOCKS, NSPAWN_IDS, "/run/systemd/nspawn", "/run/systemd"];
     let systemd = paths.join("/run/systemd/system").exists();
     let nspawns = nspawns.iter().filter(|_| !systemd);
     ours.iter().chain(nspawns).map(|directory| paths.join(directory)).collect()
@@ -399,7 +404,7 @@ fn lock_in(directory: &Path) -> Result<Option<File>, Error> {
 }
 
 /// Takes a lock on a file that its holders remove; `None` when it is held.
-fn lock_file(path: &Path, shared: bool) -> io::Result<Option<File>> {
+pub(crate) fn lock_file(path: &Path, shared: bool) -> io::Result<Option<File>> {
     loop {
         let file = OpenOptions::new()
             .read(true)

@@ -17,11 +17,14 @@ use crate::supervisor::Supervisor;
 use crate::sys::clone::{Child, clone_into};
 use crate::sys::inroot::{Failure, call_name};
 use crate::sys::process::{self, Ended};
+use crate::users::{Users, idmap};
 
 /// A child that a script runs in: ended and reaped on drop, unless it was let go.
 #[derive(Debug)]
 pub(crate) struct Launched {
     child: Child,
+    /// The process that made the mounts of a container with a user namespace, and cloned its first process.
+    maker: Option<Child>,
     channel: OwnedFd,
     reaped: bool,
     /// What the child started without, one sentence each.
@@ -37,7 +40,54 @@ impl Launched {
         let ends = [theirs.as_raw_fd(), channel.as_raw_fd()];
         let child = clone_into(namespaces, Some(cgroup), || run::run(script, ends))
             .doing(|| "create the container's namespaces".to_owned())?;
-        Ok(Launched { child, channel, reaped: false, warnings: Vec::new() })
+        Ok(Launched { child, maker: None, channel, reaped: false, warnings: Vec::new() })
+    }
+
+    /// Waits until the container's first process has been cloned in its user namespace, and gives that its ids.
+    fn enter_users(
+        &mut self,
+        script: &Script,
+        mounts: &[MountPlan],
+        range: crate::plan::IdRange,
+    ) -> Result<(), Error> {
+        let pid = loop {
+            match self.report()? {
+                Some(Report::Cloned { pid }) => break pid,
+                Some(Report::Failed { op, failure }) => return Err(self.failed(script, mounts, op, failure)),
+                Some(Report::Skipped { op, failure }) => {
+                    self.warnings.push(sentence(&script.purpose(op, mounts), failure));
+                }
+                Some(Report::Exec) | None => return Err(self.died()),
+            }
+        };
+        // The pid is still the child's: nobody but us can reap it.
+        let pidfd = process::pidfd_open(pid).doing(|| "open the container's first process".to_owned())?;
+        self.maker = Some(std::mem::replace(&mut self.child, Child { pidfd, pid }));
+        idmap::write_maps(pid, idmap::Map::of(range))?;
+        // EPIPE or ECONNRESET: the child ended before; its last record says why.
+        let _ = send(self.channel.as_raw_fd(), b"i", MsgFlags::MSG_NOSIGNAL);
+        Ok(())
+    }
+
+    /// Waits for the end of the process that made the mounts; whether it came to its end.
+    fn reap_maker(&mut self) -> Result<bool, Error> {
+        let Some(maker) = self.maker.take() else { return Ok(true) };
+        let ended = process::wait(maker.pidfd.as_fd())
+            .doing(|| "wait for the one that made the container's mounts".to_owned())?;
+        Ok(ended == Ended::Exited(0))
+    }
+
+    /// The next record, or the end of file.
+    fn report(&self) -> Result<Option<Report>, Error> {
+        loop {
+            let mut record = [0; report::SIZE];
+            let length = match recv(self.channel.as_raw_fd(), &mut record, MsgFlags::empty()) {
+                // ECONNRESET: the child ended without having read GO. Told once, before what it had sent.
+                Err(nix::errno::Errno::EINTR | nix::errno::Errno::ECONNRESET) => continue,
+                result => result.doing(|| "read the report of the container's first process".to_owned())?,
+            };
+            return Ok(record.get(..length).and_then(Report::decode));
+        }
     }
 
     pub(crate) fn pid(&self) -> libc::pid_t {
@@ -70,23 +120,22 @@ impl Launched {
     /// Says GO and waits until the program is executed or why it is not.
     /// `mounts` are those of the script's plan.
     pub(crate) fn go(&mut self, script: &Script, mounts: &[MountPlan]) -> Result<(), Error> {
+        // What it has left to do must be done before the program runs.
+        if !self.reap_maker()? {
+            let _ = process::pidfd_send_signal(self.child.pidfd.as_fd(), libc::SIGKILL);
+        }
         // EPIPE or ECONNRESET: the child ended before; its last record says why.
         let _ = send(self.channel.as_raw_fd(), b"!", MsgFlags::MSG_NOSIGNAL);
         self.wait_for_hangup()?;
         let mut executed = false;
         loop {
-            let mut record = [0; report::SIZE];
-            let length = match recv(self.channel.as_raw_fd(), &mut record, MsgFlags::empty()) {
-                // ECONNRESET: the child ended without having read GO. Told once, before what it had sent.
-                Err(nix::errno::Errno::EINTR | nix::errno::Errno::ECONNRESET) => continue,
-                result => result.doing(|| "read the report of the container's first process".to_owned())?,
-            };
-            match record.get(..length).and_then(Report::decode) {
+            match self.report()? {
                 Some(Report::Exec) => executed = true,
                 Some(Report::Failed { op, failure }) => return Err(self.failed(script, mounts, op, failure)),
                 Some(Report::Skipped { op, failure }) => {
                     self.warnings.push(sentence(&script.purpose(op, mounts), failure));
                 }
+                Some(Report::Cloned { .. }) => {}
                 None if executed => return Ok(()),
                 None => return Err(self.died()),
             }
@@ -155,9 +204,10 @@ fn sentence(purpose: &str, failure: Failure) -> String {
 
 impl Drop for Launched {
     fn drop(&mut self) {
-        if !self.reaped {
-            let _ = process::pidfd_send_signal(self.child.pidfd.as_fd(), libc::SIGKILL);
-            let _ = process::wait(self.child.pidfd.as_fd());
+        let child = (!self.reaped).then_some(&self.child);
+        for process in child.into_iter().chain(&self.maker) {
+            let _ = process::pidfd_send_signal(process.pidfd.as_fd(), libc::SIGKILL);
+            let _ = process::wait(process.pidfd.as_fd());
         }
     }
 }
@@ -176,11 +226,22 @@ impl Prepared {
     /// # Errors
     /// When the kernel refuses a namespace.
     pub fn launch(self, cgroup: Cgroup) -> Result<Paused, Error> {
-        let flags = self.plan.namespaces.clone_flags();
-        let launched = Launched::start(&self.script, flags, cgroup.payload())?;
-        launched.schedule(&self.plan.confinement)?;
+        let flags = match self.users {
+            None => self.plan.namespaces.clone_flags(),
+            // The others are made where they belong to the user namespace.
+            Some(_) => libc::CLONE_NEWNS as u64,
+        };
+        let range = self.users.as_ref().map(Users::range);
+        if let Some(range) = range {
+            cgroup.give_to(range.base)?;
+        }
+        let mut launched = Launched::start(&self.script, flags, cgroup.payload())?;
         // The child makes its mounts meanwhile, and executes nothing before GO.
         self.fill_rest()?;
+        if let Some(range) = range {
+            launched.enter_users(&self.script, &self.plan.mounts, range)?;
+        }
+        launched.schedule(&self.plan.confinement)?;
         Ok(Paused { launched, prepared: self, cgroup })
     }
 }

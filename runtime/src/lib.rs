@@ -61,6 +61,7 @@ pub mod seccomp;
 pub mod supervisor;
 #[allow(unsafe_code)]
 pub mod sys;
+mod users;
 
 pub use caps::{CapSet, CapsError, available as available_capabilities, nspawn_default};
 pub use cgroup::{Cgroup, processes as cgroup_processes, remove as remove_cgroup};
@@ -78,8 +79,9 @@ pub use host::{
 pub use launch::Paused;
 pub use made::remove as remove_from_host;
 pub use plan::{
-    Attributes, CgroupPlan, Confinement, DevicePolicy, Entry, JournalPlan, Layer, Limit, MountPlan,
-    Namespaces, OnHost, Plan, Setting, Source, TmpfsOptions, UpperLayer,
+    Attributes, CgroupPlan, Confinement, DevicePolicy, Entry, IdChoice, IdRange, JournalPlan, Layer, Limit,
+    MountPlan, Namespaces, OnHost, Plan, Setting, Source, TmpfsOptions, UpperLayer, UserPlan,
 };
 pub use prepare::Prepared;
 pub use supervisor::{Event, Outcome, Supervisor};
+pub use users::{IdLock, Users, unlock_dead};

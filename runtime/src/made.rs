@@ -18,11 +18,11 @@ use crate::sys::mount::{FsContext, MountAttr, mount_setattr, move_mount};
 pub(crate) struct Made(Vec<OnHost>);
 
 impl Made {
-    /// Makes everything, in order.
-    pub(crate) fn new(plan: &[OnHost]) -> Result<Made, Error> {
+    /// Makes everything, in order; what the container writes to belongs to the host's id `owner`.
+    pub(crate) fn new(plan: &[OnHost], owner: u32) -> Result<Made, Error> {
         let mut made = Made::default();
         for one in plan {
-            make(one)?;
+            make(one, owner)?;
             made.0.push(one.clone());
         }
         Ok(made)
@@ -43,7 +43,7 @@ impl Drop for Made {
     }
 }
 
-fn make(one: &OnHost) -> Result<(), Error> {
+fn make(one: &OnHost, owner: u32) -> Result<(), Error> {
     let doing = || format!("make the {one}");
     match one {
         OnHost::Temporary { path } => {
@@ -72,16 +72,21 @@ fn make(one: &OnHost) -> Result<(), Error> {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 result => result.doing(doing)?,
             }
-            unix_export(path).doing(doing)
+            unix_export(path, owner).doing(doing)
         }
     }
 }
 
 /// The whole tmpfs is read-only for the host. Mounted first: a detached mount cannot be copied before Linux 6.15.
-fn unix_export(path: &Path) -> crate::sys::Result<()> {
+fn unix_export(path: &Path, owner: u32) -> crate::sys::Result<()> {
     let context = FsContext::open(c"tmpfs")?;
     for (key, value) in [(c"size", c"4M"), (c"nr_inodes", c"64"), (c"mode", c"0755")] {
         context.set(key, Some(value))?;
+    }
+    if owner != 0 {
+        let id = std::ffi::CString::new(owner.to_string()).unwrap_or_default();
+        context.set(c"uid", Some(&id))?;
+        context.set(c"gid", Some(&id))?;
     }
     let tree = context.mount(UNIX_EXPORT.bits())?;
     move_mount(tree.as_fd(), &c_path(path).unwrap_or_default())

@@ -6,9 +6,11 @@ mod host_files;
 mod journal;
 mod namespace;
 mod overlay;
+mod owners;
 mod script;
 mod tmpfs;
 
+use owners::Owners;
 pub(crate) use script::{Inherited, confine, execute};
 
 use std::ffi::CString;
@@ -24,16 +26,19 @@ use crate::host::c_path;
 use crate::image::{self, Access, Parts};
 use crate::made::{self, Made};
 use crate::passwd::Account;
-use crate::plan::{Entry, MountPlan, Plan, Source};
+use crate::plan::{Entry, IdRange, MountPlan, Plan, Source};
 use crate::rootfs::{self, Root};
 use crate::sys::mount::{FsContext, MountAttr, mount_setattr, open_tree_clone};
 use crate::sys::pty;
+use crate::users::Users;
 
 /// A container that only needs to be cloned. Dropping it leaves nothing but the directories that were made in its
 /// root.
 #[derive(Debug)]
 pub struct Prepared {
     pub(crate) plan: Plan,
+    pub(crate) users: Option<Users>,
+    owners: Option<Owners>,
     pub(crate) root: Root,
     pub(crate) uuid: [u8; 16],
     /// Whom the program runs as, unless it is root.
@@ -55,15 +60,28 @@ impl Prepared {
     ///
     /// # Errors
     /// When a path of the plan is missing or a mount cannot be made, in the plan's words.
-    pub fn new(mut plan: Plan) -> Result<Prepared, Error> {
+    pub fn new(plan: Plan) -> Result<Prepared, Error> {
+        let users = Users::choose(&plan, |_| Ok(()))?;
+        Prepared::with_users(plan, users)
+    }
+
+    /// The same with ids that were chosen before, by one who keeps a journal.
+    ///
+    /// # Errors
+    /// As [`Prepared::new`], and when the root's files cannot be given to the ids.
+    pub fn with_users(mut plan: Plan, users: Option<Users>) -> Result<Prepared, Error> {
         rootfs::prepare_host(&plan.preparation)?;
-        let (root, parts) = open_root(&plan)?;
+        let (mut root, parts) = open_root(&plan)?;
+        let mut owners = users.as_ref().map(Owners::new);
+        if let Some(owners) = &mut owners {
+            owners.own_root(&mut root, &plan.root)?;
+        }
         root.prepare(&plan.preparation)?;
         let network = match &plan.namespaces.network {
             Network::Join(path) => Some(namespace::network(path)?),
             _ => None,
         };
-        let made = Made::new(&plan.on_host)?;
+        let made = Made::new(&plan.on_host, users.as_ref().map_or(0, |users| users.range().base))?;
         let uuid = match rootfs::machine_id(&root).or(plan.uuid) {
             Some(uuid) => uuid,
             None => rootfs::random_uuid()?,
@@ -75,6 +93,8 @@ impl Prepared {
         let mut prepared = Prepared {
             account,
             warnings,
+            users,
+            owners,
             script: Script::default(),
             trees: Trees { parts, ..Trees::default() },
             made,
@@ -86,7 +106,10 @@ impl Prepared {
             root,
             plan,
         };
+        prepared.own_parts()?;
         prepared.build_trees()?;
+        let notes = prepared.owners.as_mut().map(|owners| std::mem::take(&mut owners.notes));
+        prepared.warnings.extend(notes.into_iter().flatten());
         // Their values are in the container's memory now, and of no more use in ours.
         prepared.plan.credentials.clear();
         let mut warnings = Vec::new();
@@ -107,11 +130,31 @@ impl Prepared {
         &self.plan
     }
 
+    /// The host's ids of the container, when they are others than the host's own.
+    #[must_use]
+    pub fn users(&self) -> Option<IdRange> {
+        self.users.as_ref().map(Users::range)
+    }
+
+    /// The host's id of the container's root.
+    fn owner(&self) -> u32 {
+        self.users().map_or(0, |range| range.base)
+    }
+
+    /// Maps the ids of an image's other partitions.
+    fn own_parts(&mut self) -> Result<(), Error> {
+        let Some(owners) = &mut self.owners else { return Ok(()) };
+        self.trees.parts.iter().try_for_each(|(_, tree)| owners.own_image(&self.root, tree.as_fd()))
+    }
+
     /// Builds every tree that does not need the new namespaces.
     fn build_trees(&mut self) -> Result<(), Error> {
         let mounts = std::mem::take(&mut self.plan.mounts);
         let built = mounts.iter().try_for_each(|mount| {
             let tree = self.build_tree(mount, &mounts)?;
+            if let (Some(owners), Some(tree)) = (&mut self.owners, &tree) {
+                owners.own_bind(mount, tree.as_fd(), &mounts, &self.trees.mounts)?;
+            }
             self.trees.mounts.push(tree);
             Ok(())
         });
@@ -123,8 +166,8 @@ impl Prepared {
         let doing = || format!("prepare the mount {mount}");
         Ok(match &mount.source {
             Source::Root => {
-                self.base(self.root.as_fd(), self.root.as_fd())?;
-                let tree = self.root_tree().doing(doing)?;
+                self.base(self.root.as_fd(), self.root.as_fd(), self.root.made_as())?;
+                let tree = self.root_tree()?;
                 if mount.attributes.read_only {
                     let set = mount.attributes.bits();
                     mount_setattr(tree.as_fd(), true, &MountAttr { set, ..MountAttr::default() })
@@ -133,7 +176,7 @@ impl Prepared {
                 Some(tree)
             }
             Source::RootOverlay { options } => {
-                self.trees.base = Some(self.root_tree().doing(doing)?);
+                self.trees.base = Some(self.root_tree()?);
                 Some(self.root_overlay(options)?)
             }
             Source::BaseOf { path } => {
@@ -142,7 +185,7 @@ impl Prepared {
                     return Ok(Some(self.trees.parts.remove(index).1));
                 }
                 self.root.check_merged()?;
-                self.trees.base = Some(self.root_tree().doing(doing)?);
+                self.trees.base = Some(self.root_tree()?);
                 None
             }
             Source::HostPath { path, recursive, .. } => {
@@ -167,22 +210,24 @@ impl Prepared {
                 None
             }
             Source::Tmpfs { options, entries } => {
-                let tree = tmpfs::create(options, mount.attributes.bits()).doing(doing)?;
+                let tree = tmpfs::create(options, mount.attributes.bits(), self.owner()).doing(doing)?;
                 let first = entries.iter().filter(|entry| !can_wait(entry, mount, all));
-                tmpfs::fill(tree.as_fd(), first).doing(doing)?;
+                tmpfs::fill(tree.as_fd(), first, self.owner()).doing(doing)?;
                 if mount.target == Path::new("/run") {
                     self.fill_run(tree.as_fd())?;
                 }
                 if mount.target == Path::new("/") {
-                    self.base(tree.as_fd(), tree.as_fd())?;
+                    self.base(tree.as_fd(), tree.as_fd(), Some(self.owner()))?;
                 }
                 Some(tree)
             }
             Source::Devpts { gid } => {
-                let tree = devpts(*gid, mount.attributes.bits()).doing(doing)?;
+                let tree = devpts(*gid, mount.attributes.bits(), self.owner()).doing(doing)?;
                 if self.plan.has_console() {
-                    let (master, _) =
-                        pty::open(tree.as_fd()).doing(|| "open the console's pty".to_owned())?;
+                    let doing = || "open the console's pty".to_owned();
+                    let (master, number) = pty::open(tree.as_fd()).doing(doing)?;
+                    tmpfs::give_user(tree.as_fd(), Path::new(&number.to_string()), self.owner())
+                        .doing(doing)?;
                     self.console = Some(master);
                 }
                 Some(tree)
@@ -190,7 +235,7 @@ impl Prepared {
             Source::HostFile { path, .. } => self.host_file(path, mount),
             Source::Credentials { readable, .. } => {
                 let attributes = mount.attributes.bits();
-                Some(credentials::create(&self.plan.credentials, *readable, attributes)?)
+                Some(credentials::create(&self.plan.credentials, *readable, attributes, self.owner())?)
             }
             _ => None,
         })
@@ -216,9 +261,14 @@ impl Prepared {
         let doing = || "fill the container's /run".to_owned();
         tmpfs::write(run, crate::plan::BOOT_ID, 0o444, &format!("{boot_id}\n")).doing(doing)?;
         tmpfs::write(run, crate::plan::UUID, 0o444, &format!("{uuid}\n")).doing(doing)?;
+        for path in [crate::plan::BOOT_ID, crate::plan::UUID] {
+            tmpfs::give(run, Path::new(path), self.owner()).doing(doing)?;
+        }
         self.kernel_log = Some(tmpfs::open_fifo(run, crate::plan::KMSG).doing(doing)?);
         if self.plan.notify_socket {
-            self.notify = Some(tmpfs::notify_socket(run).doing(|| "bind the notify socket".to_owned())?);
+            let doing = || "bind the notify socket".to_owned();
+            self.notify = Some(tmpfs::notify_socket(run).doing(doing)?);
+            tmpfs::give(run, Path::new(crate::plan::NOTIFY), self.owner()).doing(doing)?;
         }
         Ok(())
     }
@@ -231,29 +281,32 @@ impl Prepared {
         for (mount, tree) in self.plan.mounts.iter().zip(&self.trees.mounts) {
             if let (Source::Tmpfs { entries, .. }, Some(tree)) = (&mount.source, tree) {
                 let rest = entries.iter().filter(|entry| can_wait(entry, mount, &self.plan.mounts));
-                tmpfs::fill(tree.as_fd(), rest).doing(|| format!("fill the mount {mount}"))?;
+                tmpfs::fill(tree.as_fd(), rest, self.owner()).doing(|| format!("fill the mount {mount}"))?;
             }
         }
         Ok(())
     }
 
-    /// Makes in `new` what is missing in `seen` of the top of a file hierarchy with the root's /usr.
-    fn base(&self, new: BorrowedFd<'_>, seen: BorrowedFd<'_>) -> Result<(), Error> {
+    /// Makes in `new` what is missing in `seen` of the top of a file hierarchy with the root's /usr; it belongs to the
+    /// host's `owner`, or to us.
+    fn base(&self, new: BorrowedFd<'_>, seen: BorrowedFd<'_>, owner: Option<u32>) -> Result<(), Error> {
         let usr = self.trees.parts.iter().find(|(place, _)| *place == "/usr");
-        self.root.base(new, seen, usr.map(|(_, tree)| tree.as_fd()))
+        self.root.base(new, seen, usr.map(|(_, tree)| tree.as_fd()), owner.filter(|owner| *owner != 0))
     }
 
-    /// A copy of the root with everything below it.
-    fn root_tree(&self) -> crate::sys::Result<OwnedFd> {
+    /// A copy of the root with everything below it, its ids mapped where they are to be.
+    fn root_tree(&mut self) -> Result<OwnedFd, Error> {
+        let doing = || "copy the mount of the root".to_owned();
         if self.plan.root.image {
             // Mounted for this container alone, and not to be copied before it is attached.
-            let copy = self.root.as_fd().try_clone_to_owned();
-            return copy.map_err(|error| crate::sys::SyscallError::from_io("dup", &error));
+            let tree = self.root.as_fd().try_clone_to_owned().doing(doing)?;
+            if let Some(owners) = &mut self.owners {
+                owners.own_image(&self.root, tree.as_fd())?;
+            }
+            return Ok(tree);
         }
-        let tree = open_tree_clone(self.root.as_fd(), c"", true)?;
-        // A copy of a shared mount stays in the host's peer group until it is told not to.
-        propagate(tree.as_fd(), libc::MS_PRIVATE, 0)?;
-        Ok(tree)
+        let mapped = self.owners.as_mut().and_then(|owners| owners.mapped_root.take());
+        mapped.map_or_else(|| root_tree(&self.root).doing(doing), Ok)
     }
 
     /// The program with its environment, and the paths to try for it.
@@ -335,6 +388,14 @@ pub(crate) struct Trees {
     pub(crate) layers: Vec<OwnedFd>,
 }
 
+/// A copy of the root with everything below it.
+fn root_tree(root: &Root) -> crate::sys::Result<OwnedFd> {
+    let tree = open_tree_clone(root.as_fd(), c"", true)?;
+    // A copy of a shared mount stays in the host's peer group until it is told not to.
+    propagate(tree.as_fd(), libc::MS_PRIVATE, 0)?;
+    Ok(tree)
+}
+
 /// A copy of a mount of the host, with its propagation and attributes.
 fn host_tree(
     path: &Path,
@@ -410,13 +471,17 @@ fn c_string(bytes: &[u8]) -> Result<CString, Error> {
     c_path(Path::new(std::ffi::OsStr::from_bytes(bytes)))
 }
 
-fn devpts(gid: u32, attributes: u64) -> crate::sys::Result<OwnedFd> {
+fn devpts(gid: u32, attributes: u64, owner: u32) -> std::io::Result<OwnedFd> {
     let context = FsContext::open(c"devpts")?;
     context.set(c"mode", Some(c"620"))?;
     context.set(c"ptmxmode", Some(c"0666"))?;
-    let gid = CString::new(gid.to_string()).unwrap_or_default();
+    let gid = CString::new((owner + gid).to_string()).unwrap_or_default();
     context.set(c"gid", Some(&gid))?;
-    context.mount(attributes)
+    let tree = context.mount(attributes)?;
+    for path in [".", "ptmx"] {
+        tmpfs::give(tree.as_fd(), Path::new(path), owner)?;
+    }
+    Ok(tree)
 }
 
 fn propagate(tree: BorrowedFd<'_>, propagation: u64, set: u64) -> crate::sys::Result<()> {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::Mode;
-use nix::unistd::UnlinkatFlags;
+use nix::unistd::{Gid, Uid, UnlinkatFlags};
 
 use crate::config::Preparation;
 use crate::error::{Doing, Error, ErrorKind};
@@ -24,6 +24,8 @@ use crate::sys::inroot::{self, Make};
 pub struct Root {
     directory: OwnedFd,
     path: PathBuf,
+    /// User and group of what is made in it; ours when absent.
+    owner: Option<u32>,
 }
 
 impl AsFd for Root {
@@ -58,12 +60,12 @@ impl Root {
                 }
             }
         })?;
-        Ok(Root { directory, path: path.to_path_buf() })
+        Ok(Root { directory, path: path.to_path_buf(), owner: None })
     }
 
     /// The root of a mount that is attached to nothing.
     pub(crate) fn mounted(tree: OwnedFd, path: &Path) -> Root {
-        Root { directory: tree, path: path.to_path_buf() }
+        Root { directory: tree, path: path.to_path_buf(), owner: None }
     }
 
     /// Device and inode number: the identity that nspawn's global lock goes by.
@@ -78,6 +80,27 @@ impl Root {
         Ok((stat.st_dev as u64, stat.st_ino as u64))
     }
 
+    /// Host path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whom what is made in it is given to.
+    pub(crate) fn made_as(&self) -> Option<u32> {
+        self.owner
+    }
+
+    /// Gives what is made in it from now on to a user, and the group with the same number.
+    pub(crate) fn make_as(&mut self, owner: u32) {
+        self.owner = Some(owner);
+    }
+
+    fn give(&self, file: impl AsFd) -> nix::Result<()> {
+        let Some(owner) = self.owner else { return Ok(()) };
+        nix::unistd::fchown(file, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)))
+    }
+
     /// The directory.
     #[must_use]
     pub fn fd(&self) -> RawFd {
@@ -87,7 +110,7 @@ impl Root {
     /// A path below the root, made first when `make` says so.
     pub(crate) fn resolve(&self, path: &Path, flags: i32, make: Make) -> Result<OwnedFd, Error> {
         let relative = c_path(path.strip_prefix("/").unwrap_or(path))?;
-        inroot::open(self.fd(), &relative, flags, make, true)
+        inroot::open_as(self.fd(), &relative, flags, make, true, self.owner)
             .map(inroot::owned)
             .map_err(|failure| {
                 let arguments = format!("{}, {relative:?}", self.fd());
@@ -96,18 +119,20 @@ impl Root {
             .doing(|| format!("make {} below {}", path.display(), self.path.display()))
     }
 
-    /// Makes in `new` what is missing in `seen` of the top of a file hierarchy with this /usr, or the root's own.
+    /// Makes in `new` what is missing in `seen` of the top of a file hierarchy with this /usr, or the root's own. It
+    /// belongs to the user `owner`, or to us.
     pub(crate) fn base(
         &self,
         new: BorrowedFd<'_>,
         seen: BorrowedFd<'_>,
         usr: Option<BorrowedFd<'_>>,
+        owner: Option<u32>,
     ) -> Result<(), Error> {
         let there = |path: &str| match usr {
             Some(usr) => base::is_below(usr, path),
             None => base::is_below(self.as_fd(), &format!("usr/{path}")),
         };
-        base::create(new, seen, there)
+        base::create(new, seen, there, owner)
             .or_else(|(name, errno)| Err(errno).doing(|| format!("make /{name} in {}", self.path.display())))
     }
 
@@ -189,7 +214,8 @@ impl Root {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let name = path.file_name().unwrap_or_default();
         match nix::fcntl::openat(&directory, name, flags, Mode::from_bits_truncate(0o644)) {
-            Ok(_) | Err(Errno::EEXIST) => Ok(()),
+            Ok(file) => self.give(file).doing(|| format!("give {} to the container", path.display())),
+            Err(Errno::EEXIST) => Ok(()),
             Err(errno) => {
                 Err(errno).doing(|| format!("make {} below {}", path.display(), self.path.display()))
             }
@@ -209,6 +235,7 @@ impl Root {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = nix::fcntl::openat(directory.as_fd(), &temporary, flags, Mode::from_bits_truncate(0o644))
             .doing(doing)?;
+        self.give(&file).doing(doing)?;
         File::from(file).write_all(&content).doing(doing)?;
         nix::fcntl::renameat(&directory, &temporary, &directory, name)
             .inspect_err(|_| {

@@ -7,6 +7,7 @@ use runtime::instance::{Instance, ProcessId, Record, RootLock, State};
 use runtime::supervisor::{Attached, Event};
 use runtime::{
     Cgroup, ContainerConfig, HostFacts, HostPaths, Outcome, Paused, Plan, Prepared, Program, Supervisor,
+    Users,
 };
 use serde::Serialize;
 
@@ -136,7 +137,8 @@ fn start_claimed(
 ) -> Result<(Supervisor, Option<Applied>, State)> {
     let Planned { container, network, .. } = planned;
     instance.journal(&records(&container, network.as_ref()))?;
-    let prepared = Prepared::new(container)?;
+    let users = Users::choose(&container, |path| instance.journal(&[reclaim::ids_record(path)]))?;
+    let prepared = Prepared::with_users(container, users)?;
     let cgroup = Cgroup::create(&prepared.plan().cgroup)?;
     // The container makes its mounts while we make its network.
     let paused = prepared.launch(cgroup)?;
@@ -186,6 +188,7 @@ fn state(paused: &Paused, network: Option<&NetworkPlan>) -> Result<State> {
             Program::Init => "init".to_owned(),
             Program::Shell => "shell".to_owned(),
         },
+        users: prepared.users(),
         capabilities: plan.capabilities.bits(),
         confinement: plan.confinement.clone(),
         addresses: network

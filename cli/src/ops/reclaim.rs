@@ -1,7 +1,9 @@
 //! Removing what a container left behind whose supervisor was killed.
 
+use std::path::{Path, PathBuf};
+
 use netsetup::Resource;
-use runtime::instance::{self, Instance, RootLock};
+use runtime::instance::{self, Instance, Record, RootLock};
 use runtime::{CgroupPlan, HostPaths, OnHost};
 use serde::Serialize;
 
@@ -14,6 +16,13 @@ pub(super) const CGROUP: &str = "cgroup";
 pub(super) const ON_HOST: &str = "on-host";
 /// Journal records with a list of [`Resource`]s.
 pub(super) const NETWORK: &str = "network";
+/// Journal records with the path of the lock on a range of ids.
+const IDS: &str = "ids";
+
+/// The record of a lock on a range of ids.
+pub(super) fn ids_record(lock: &Path) -> Record {
+    Record { kind: IDS.to_owned(), value: lock.to_string_lossy().into() }
+}
 
 /// A container that was cleaned up after.
 #[derive(Debug, Clone, Serialize)]
@@ -62,6 +71,7 @@ pub(super) fn leftovers(instance: &mut Instance, name: &str, paths: &HostPaths) 
         let result = match record.kind.as_str() {
             CGROUP => remove_cgroup(&record.value, &mut removed),
             ON_HOST => remove_from_host(&record.value, &mut removed),
+            IDS => unlock_ids(&record.value, &mut removed),
             NETWORK => remove_network(&record.value, name, paths, &mut removed),
             // A later version's; it is not ours to judge.
             _ => Ok(()),
@@ -96,6 +106,14 @@ fn remove_from_host(value: &serde_json::Value, removed: &mut Vec<String>) -> Res
         }
     }
     first_error.map_or(Ok(()), |error| Err(error.into()))
+}
+
+fn unlock_ids(value: &serde_json::Value, removed: &mut Vec<String>) -> Result<()> {
+    let lock: PathBuf = parse(value)?;
+    if runtime::unlock_dead(&lock)? {
+        removed.push(format!("lock {}", lock.display()));
+    }
+    Ok(())
 }
 
 fn remove_network(

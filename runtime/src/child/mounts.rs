@@ -30,6 +30,18 @@ pub(super) fn attach(script: &Script, tree: RawFd, target: Target) -> Done {
     result
 }
 
+pub(super) fn make_target(script: &Script, target: Target) -> Done {
+    close(inroot::open(script.root, script.get(target.path), libc::O_PATH, target.make, target.follow)?);
+    Ok(())
+}
+
+/// By way of the working directory, which is the root before and after.
+pub(super) fn unmount(root: RawFd, path: &CStr) -> Done {
+    call(libc::SYS_fchdir, [root as u64, 0, 0, 0, 0])?;
+    let flags = libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW;
+    call(libc::SYS_umount2, [address(path), flags as u64, 0, 0, 0])
+}
+
 pub(super) fn attach_and_close(script: &Script, tree: RawFd, target: Target) -> Done {
     let result = attach(script, tree, target);
     close(tree);

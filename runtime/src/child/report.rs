@@ -12,6 +12,11 @@ pub(crate) const SIZE: usize = 16;
 pub(crate) enum Report {
     /// Every op is done; execve comes next.
     Exec,
+    /// The container's first process, as a sibling of the one that says so.
+    Cloned {
+        /// PID in the pid namespace of whoever is speaking: the parent's own.
+        pid: libc::pid_t,
+    },
     /// Op number `op` failed.
     Failed {
         /// Index into the script's ops.
@@ -35,6 +40,7 @@ impl Report {
             Report::Exec => (1u16, 0u16, 0, 0),
             Report::Failed { op, failure } => (2, op, failure.call, failure.errno),
             Report::Skipped { op, failure } => (4, op, failure.call, failure.errno),
+            Report::Cloned { pid } => (3, 0, pid, 0),
         };
         let [m0, m1, m2, m3] = MAGIC.to_ne_bytes();
         let [k0, k1] = kind.to_ne_bytes();
@@ -55,6 +61,7 @@ impl Report {
         }
         match half(4) {
             1 => Some(Report::Exec),
+            3 => Some(Report::Cloned { pid: word(8) }),
             2 => Some(Report::Failed { op: half(6), failure: Failure { call: word(8), errno: word(12) } }),
             4 => Some(Report::Skipped { op: half(6), failure: Failure { call: word(8), errno: word(12) } }),
             _ => None,
@@ -69,9 +76,12 @@ mod tests {
     #[test]
     fn records_survive_the_channel() {
         let failure = Failure { call: 429, errno: 22 };
-        for report in
-            [Report::Exec, Report::Failed { op: 513, failure }, Report::Skipped { op: 513, failure }]
-        {
+        for report in [
+            Report::Exec,
+            Report::Cloned { pid: 4194304 },
+            Report::Failed { op: 513, failure },
+            Report::Skipped { op: 513, failure },
+        ] {
             assert_eq!(Report::decode(&report.encode()), Some(report));
         }
     }

@@ -5,11 +5,12 @@ use std::ffi::CStr;
 use std::os::fd::RawFd;
 
 use super::mounts::{
-    attach, attach_and_close, attach_root, bind, bind_in, leave_chroot, mask, move_mount, new_fs,
-    new_overlay, overlay_root, pivot, set_attributes,
+    attach, attach_and_close, attach_root, bind, bind_in, leave_chroot, make_target, mask, move_mount,
+    new_fs, new_overlay, overlay_root, pivot, set_attributes, unmount,
 };
 use super::report::Report;
 use super::script::{Op, Script};
+use crate::sys::clone::clone_sibling;
 use crate::sys::inroot::{self, Failure};
 
 pub(super) type Done = Result<(), Failure>;
@@ -24,23 +25,68 @@ const FAILED: i32 = 127;
 pub(crate) fn run(script: &Script, [channel, parents]: [RawFd; 2]) -> Infallible {
     // First of all: while we hold it ourselves, the parent's death is no end of file.
     close(parents);
-    for (index, op) in script.ops.iter().enumerate() {
-        if let Err(failure) = perform(script, channel, *op) {
-            if matches!(op, Op::Offer(_)) {
-                send(channel, Report::Skipped { op: index as u16, failure });
-                continue;
+    // Our end of the pipe to the process that cloned us.
+    let mut cloner = -1;
+    let mut index = 0;
+    while let Some(op) = script.ops.get(index) {
+        let result = match *op {
+            Op::Split { namespaces, aside } => split(script, channel, namespaces).map(|writer| {
+                cloner = writer.unwrap_or(-1);
+                index += if writer.is_some() { aside } else { 0 };
+            }),
+            Op::Release => {
+                close(cloner);
+                Ok(())
             }
-            send(channel, Report::Failed { op: index as u16, failure });
-            exit();
+            Op::End => exit(0),
+            op => perform(script, channel, op),
+        };
+        match result {
+            Ok(()) => {}
+            Err(failure) if matches!(op, Op::Offer(_)) => {
+                send(channel, Report::Skipped { op: index as u16, failure });
+            }
+            Err(failure) => {
+                send(channel, Report::Failed { op: index as u16, failure });
+                exit(FAILED);
+            }
+        }
+        index += 1;
+    }
+    exit(FAILED)
+}
+
+/// Returns in the copy at once, with the end of a pipe, and in the original once that is closed: by the copy, or by its
+/// end, in which case there is nothing left to do but to end, too.
+fn split(script: &Script, channel: RawFd, namespaces: u64) -> Result<Option<RawFd>, Failure> {
+    let mut pipe = [-1; 2];
+    call(libc::SYS_pipe2, [pipe.as_mut_ptr() as u64, libc::O_CLOEXEC as u64, 0, 0, 0])?;
+    let [reader, writer] = pipe;
+    match clone_sibling(namespaces)? {
+        0 => {
+            close(reader);
+            // The descriptor of before leads to the mounts of the other.
+            let flags = (libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) as u64;
+            let root = value(libc::SYS_openat, [libc::AT_FDCWD as u64, address(c"/"), flags, 0, 0])?;
+            call(libc::SYS_dup3, [root as u64, script.root as u64, libc::O_CLOEXEC as u64, 0, 0])?;
+            close(root);
+            Ok(Some(writer))
+        }
+        pid => {
+            close(writer);
+            send(channel, Report::Cloned { pid });
+            let mut byte = 0u8;
+            value(libc::SYS_read, [reader as u64, (&raw mut byte) as u64, 1, 0, 0])?;
+            Ok(None)
         }
     }
-    exit()
 }
 
 fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
     let root = script.root;
     match op {
         Op::DieWithParent => prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64),
+        Op::FileOwner { id } => own_files_as(id),
         Op::LeaveChroot => leave_chroot(),
         Op::PrivateTree => set_attributes(libc::AT_FDCWD, c"/", true, 0, libc::MS_PRIVATE),
         Op::Stage { tree } => move_mount(tree, c"", libc::AT_FDCWD, c"/"),
@@ -71,6 +117,8 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
         Op::SetAttributes { path, attributes, propagation, recursive } => {
             set_attributes(root, script.get(path), recursive, attributes, propagation)
         }
+        Op::MakeTarget { target } => make_target(script, target),
+        Op::Unmount { path } => unmount(root, script.get(path)),
         Op::Remove { path } => call(libc::SYS_unlinkat, [root as u64, address(script.get(path)), 0, 0, 0]),
         Op::Offer(offer) => super::files::offer(script, root, &offer),
         Op::MakeDirectory { path } => {
@@ -78,6 +126,10 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
                 .map(close)
         }
         Op::Pivot { staged } => pivot(root, staged),
+        // By `run`.
+        Op::Split { .. } | Op::Release | Op::End => Ok(()),
+        Op::AwaitIds => read_byte(channel),
+        Op::BecomeRoot => become_root(),
         Op::Join { fd, namespaces } => call(libc::SYS_setns, [fd as u64, namespaces as u64, 0, 0, 0]),
         Op::Hostname { name } => {
             let name = script.get(name);
@@ -116,6 +168,25 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
     }
 }
 
+/// What is made on a mount with mapped ids belongs to whoever makes it, if the mount has an id for that one, which it
+/// has not for the host's root. Capabilities that a change of user would take along (securebits in capabilities(7)) are
+/// kept.
+fn own_files_as(id: u32) -> Done {
+    const SECBIT_NO_SETUID_FIXUP: u64 = 1 << 2;
+    prctl(libc::PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)?;
+    // Neither tells an error; both return the id of before (setfsuid(2)).
+    value(libc::SYS_setfsgid, [u64::from(id), 0, 0, 0, 0])?;
+    value(libc::SYS_setfsuid, [u64::from(id), 0, 0, 0, 0])?;
+    Ok(())
+}
+
+/// The groups first: dropping them takes CAP_SETGID.
+fn become_root() -> Done {
+    call(libc::SYS_setgroups, [0; 5])?;
+    call(libc::SYS_setresgid, [0; 5])?;
+    call(libc::SYS_setresuid, [0; 5])
+}
+
 fn inroot_open(script: &Script, path: super::script::Str) -> Result<RawFd, Failure> {
     let flags = libc::O_RDWR | libc::O_NOCTTY;
     inroot::open(script.root, script.get(path), flags, inroot::Make::Nothing, false)
@@ -132,22 +203,26 @@ fn standard_streams(fd: RawFd, control: bool) -> Done {
 }
 
 /// By read(2), as reports go by write(2): calls on sockets may be denied by the filter.
-fn wait_for_go(channel: RawFd) -> Done {
+fn read_byte(channel: RawFd) -> Done {
     let mut byte = 0u8;
     loop {
-        let arguments = [channel as u64, (&raw mut byte) as u64, 1, 0, 0];
-        match value(libc::SYS_read, arguments) {
-            Ok(0) => exit(),
-            Ok(_) => break,
+        match value(libc::SYS_read, [channel as u64, (&raw mut byte) as u64, 1, 0, 0]) {
+            Ok(0) => exit(FAILED),
+            Ok(_) => return Ok(()),
             Err(failure) if failure.errno == libc::EINTR => {}
             Err(failure) => return Err(failure),
         }
     }
+}
+
+fn wait_for_go(channel: RawFd) -> Done {
+    read_byte(channel)?;
+    let mut byte = 0u8;
     // A command of `exec` is told to go as soon as it is cloned: its parent may have died before PDEATHSIG was set.
     // Whoever dies from now on kills us; whoever died before has closed the channel (do_exit closes files first).
     let flags = (libc::MSG_PEEK | libc::MSG_DONTWAIT) as u64;
     match value(libc::SYS_recvfrom, [channel as u64, (&raw mut byte) as u64, 1, flags, 0]) {
-        Ok(0) => exit(),
+        Ok(0) => exit(FAILED),
         // An error other than EAGAIN: a filter that allows no such call.
         _ => Ok(()),
     }
@@ -305,9 +380,9 @@ fn send(channel: RawFd, report: Report) {
     unsafe { libc::write(channel, record.as_ptr().cast(), record.len()) };
 }
 
-fn exit() -> ! {
+fn exit(status: i32) -> ! {
     // SAFETY: _exit runs no handlers and no destructors, which belong to the parent.
-    unsafe { libc::_exit(FAILED) }
+    unsafe { libc::_exit(status) }
 }
 
 pub(super) fn close(fd: RawFd) {

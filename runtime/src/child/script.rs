@@ -49,6 +49,8 @@ pub(crate) struct Overlay {
 pub(crate) enum Op {
     /// Kill this process when the thread that created it ends.
     DieWithParent,
+    /// Own the files that we make as this user and group, with all our capabilities over others.
+    FileOwner { id: u32 },
     /// Make the root of our copy of the mounts our own root: a caller in a chroot would leave its host's root behind
     /// as that of the namespace, which setns(2) leads to.
     LeaveChroot,
@@ -81,10 +83,25 @@ pub(crate) enum Op {
     Offer(Offer),
     /// A directory, unless it is there.
     MakeDirectory { path: Str },
+    /// Make a mount point that is missing.
+    MakeTarget { target: Target },
+    /// Unmount what is on top there.
+    Unmount { path: Str },
     /// Remove a file.
     Remove { path: Str },
     /// Make the root `/` and drop the host's mounts, and the staged trees, which lie over them.
     Pivot { staged: u16 },
+    /// Clone the container's first process into these namespaces, as a child of our own parent: it goes on behind the
+    /// next `aside` operations, which are for us once it has done [`Op::Release`].
+    Split { namespaces: u64, aside: usize },
+    /// Let the process that cloned us go on.
+    Release,
+    /// End, with success.
+    End,
+    /// Wait until the parent has written the maps of our user namespace.
+    AwaitIds,
+    /// Be root of our user namespace, in no other group.
+    BecomeRoot,
     /// Enter namespaces: of the process behind a pidfd, or the one behind a namespace's file.
     Join { fd: RawFd, namespaces: i32 },
     /// Set the UTS hostname.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::mounts::{Attributes, Entry, Layer, MountPlan, Source};
 use super::{Confinement, DevicePolicy, JournalPlan, Namespaces, OnHost, Plan};
-use crate::config::{JournalLink, Network, Personality, Preparation, Program};
+use crate::config::{BindIds, JournalLink, Network, Personality, Preparation, Program, UserNamespace};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -13,6 +13,9 @@ impl fmt::Display for Plan {
         section(f, "prepare", &self.preparation)?;
         section(f, "on the host", &self.on_host)?;
         writeln!(f, "├─ namespaces {}", self.namespaces)?;
+        if let Some(users) = &self.users {
+            writeln!(f, "├─ users {users}")?;
+        }
         section(f, "cgroup", &self.cgroup_lines())?;
         section(f, "mounts", &self.mounts)?;
         if let Some(journal) = &self.journal {
@@ -179,6 +182,17 @@ impl fmt::Display for OnHost {
     }
 }
 
+/// Without a user namespace the modes mean nothing; `Auto` goes without saying.
+fn ids_note(ids: Option<BindIds>) -> &'static str {
+    match ids {
+        None | Some(BindIds::Auto) => "",
+        Some(BindIds::Host) => ",noidmap",
+        Some(BindIds::Map) => ",idmap",
+        Some(BindIds::Root) => ",rootidmap",
+        Some(BindIds::Owner) => ",owneridmap",
+    }
+}
+
 impl fmt::Display for Namespaces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("mnt")?;
@@ -187,6 +201,9 @@ impl fmt::Display for Namespaces {
             if new {
                 write!(f, " {name}")?;
             }
+        }
+        if self.users != UserNamespace::Host {
+            f.write_str(" user")?;
         }
         match &self.network {
             Network::Private => f.write_str(" net"),
@@ -238,8 +255,8 @@ impl fmt::Display for MountPlan {
                 write!(f, "{target} rbind {} of the root directory ({})", path.display(), self.attributes)
             }
             Source::HostPath { path, recursive, .. } => {
-                let bind = if *recursive { "rbind" } else { "bind" };
-                write!(f, "{target} {bind} host:{} ({})", path.display(), self.attributes)
+                let (bind, ids) = (if *recursive { "rbind" } else { "bind" }, ids_note(self.ids));
+                write!(f, "{target} {bind} host:{} ({}{ids})", path.display(), self.attributes)
             }
             Source::Tmpfs { options, entries } => {
                 write!(f, "{target} tmpfs ({}", self.attributes)?;
@@ -320,6 +337,11 @@ impl fmt::Display for MountPlan {
             Source::Credentials { names, .. } => {
                 write!(f, "{target} ramfs ({}) with {}", self.attributes, names.join(" "))
             }
+            Source::Unmount => write!(f, "{target} is unmounted"),
+            Source::Visible(fstype) => {
+                write!(f, "{target} {fstype} of the host, until the container has mounted its own")
+            }
+            Source::UserNamespace => write!(f, "{target} in the user namespace: what stands above is locked"),
             Source::Share => write!(f, "{target} becomes shared, recursively"),
         }
     }

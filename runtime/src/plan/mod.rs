@@ -12,6 +12,7 @@ mod mounts;
 mod nested;
 mod on_host;
 mod resources;
+mod users;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,8 @@ pub use mounts::{Attributes, Entry, Layer, MountPlan, Source, TmpfsOptions, Uppe
 pub(crate) use mounts::{BOOT_ID, KMSG, MAX_LAYERS, NOTIFY, UUID};
 pub use on_host::OnHost;
 pub use resources::Setting;
+pub use users::{IdChoice, IdRange, UserPlan};
+pub(crate) use users::{PICK_FROM, PICK_TO, reduce};
 
 use crate::caps::CapSet;
 use crate::config::{
@@ -47,6 +50,8 @@ pub struct Plan {
     pub rootfs: PathBuf,
     /// How it becomes the container's root.
     pub root: RootOptions,
+    /// The user namespace; none when ids are the host's.
+    pub users: Option<UserPlan>,
     /// Steps before the clone, in order.
     pub preparation: Vec<Preparation>,
     /// The new namespaces.
@@ -180,6 +185,7 @@ impl Plan {
             name: config.name.clone(),
             rootfs: config.rootfs.clone(),
             root: config.root.clone(),
+            users: users::plan(config, host)?,
             preparation: config.preparation.clone(),
             namespaces: Namespaces::new(config.network.clone(), config.users, &config.kernel_view),
             mounts,
@@ -217,14 +223,8 @@ impl Plan {
 
 /// What a configuration can ask for and this version cannot do: refused by name, never left out silently.
 fn unsupported(config: &ContainerConfig) -> Result<(), Error> {
-    use crate::config::{BindIds, Mount, Ownership};
-    let mapped = |mount: &Mount| matches!(mount, Mount::Bind { ids, .. } if !matches!(ids, BindIds::Auto | BindIds::Host));
     let root = &config.root;
-    let asked = [
-        ("a template or another root", root.template.is_some() || root.pivot.is_some()),
-        ("a user namespace", config.users != UserNamespace::Host || config.ownership != Ownership::Off),
-        ("owners of a bind mount", config.mounts.iter().any(mapped)),
-    ];
+    let asked = [("a template or another root", root.template.is_some() || root.pivot.is_some())];
     match asked.iter().find(|(_, asked)| *asked) {
         None => Ok(()),
         Some((what, _)) => Err(Error::new(
@@ -236,11 +236,20 @@ fn unsupported(config: &ContainerConfig) -> Result<(), Error> {
 
 /// nspawn's set with the changes that were asked for, as far as we hold them ourselves: execve would fail, or the
 /// capset before it, for one that we lack.
+///
+/// In a user namespace the kernel gives them all. There ports below 1024 of the host's network take the host's capability,
+/// and the container's is taken away, to say so.
 fn capabilities(config: &ContainerConfig, host: &HostFacts) -> CapSet {
-    crate::caps::nspawn_default(config.network.is_private())
+    let private = config.network.is_private();
+    let asked = crate::caps::nspawn_default(private)
         .union(config.add_capabilities)
-        .difference(config.drop_capabilities)
-        .intersection(host.capabilities)
+        .difference(config.drop_capabilities);
+    match config.users {
+        UserNamespace::Host => asked.intersection(host.capabilities),
+        UserNamespace::Identity | UserNamespace::Range { base: 0, .. } => asked,
+        _ if private => asked,
+        _ => asked.difference(CapSet::of(&[caps::Capability::CAP_NET_BIND_SERVICE])),
+    }
 }
 
 /// A container's name is its hostname, a directory and part of link names: letters, digits, `-`, `_` and `.`, as

@@ -27,6 +27,7 @@ fn host() -> HostFacts {
         tun: false,
         temporary: "/var/tmp".into(),
         token: "0123456789abcdef".into(),
+        root: "/".into(),
         systemd: false,
         asked: crate::host::AskedFacts::default(),
     }

@@ -13,15 +13,22 @@ use crate::error::{Doing, Error};
 use crate::sys::mount::FsContext;
 
 /// A detached mount with a file for each; `readable` says that everybody may read them.
-pub(super) fn create(credentials: &[Credential], readable: bool, attributes: u64) -> Result<OwnedFd, Error> {
+pub(super) fn create(
+    credentials: &[Credential],
+    readable: bool,
+    attributes: u64,
+    owner: u32,
+) -> Result<OwnedFd, Error> {
     let doing = || "prepare the container's credentials".to_owned();
     let context = FsContext::open(c"ramfs").doing(doing)?;
     context.set(c"mode", Some(if readable { c"0555" } else { c"0500" })).doing(doing)?;
     let tree = context.create(attributes & !crate::sys::mount::attr::RDONLY).doing(doing)?;
     for credential in credentials {
         write(tree.as_fd(), credential, readable)
+            .and_then(|()| super::tmpfs::give(tree.as_fd(), Path::new(&credential.id), owner))
             .doing(|| format!("write the container's credential {}", credential.id))?;
     }
+    super::tmpfs::give(tree.as_fd(), Path::new("."), owner).doing(doing)?;
     context.make_read_only().doing(doing)?;
     super::set_attributes(tree.as_fd(), attributes).doing(doing)?;
     Ok(tree)

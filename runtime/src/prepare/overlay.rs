@@ -21,26 +21,39 @@ impl Prepared {
     /// The tmpfs that takes what is written to the root.
     pub(super) fn root_overlay(&self, options: &TmpfsOptions) -> Result<OwnedFd, Error> {
         let doing = || "make the tmpfs over the root directory".to_owned();
-        let tree = tmpfs::create(options, 0).doing(doing)?;
+        let tree = tmpfs::create(options, 0, self.owner()).doing(doing)?;
         for name in [UPPER, WORK] {
             nix::sys::stat::mkdirat(&tree, name, Mode::S_IRWXU).doing(doing)?;
         }
         // The upper layer's directory is what one sees of /.
         let stat = fstat(self.root.as_fd()).doing(doing)?;
-        let owner = (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
+        // It has the ids that the root's have behind their map.
+        let mapped = self.owners.as_ref().is_some_and(|owners| owners.is_mapped);
+        let shift = if mapped { self.owner() } else { 0 };
+        let owner = (Some(Uid::from_raw(shift + stat.st_uid)), Some(Gid::from_raw(shift + stat.st_gid)));
         nix::unistd::fchownat(&tree, UPPER, owner.0, owner.1, AtFlags::AT_SYMLINK_NOFOLLOW).doing(doing)?;
         let mode = Mode::from_bits_truncate(stat.st_mode & 0o7777);
         fchmodat(&tree, UPPER, mode, FchmodatFlags::FollowSymlink).doing(doing)?;
         let upper = crate::sys::fd::openat2(tree.as_fd(), UPPER, libc::O_PATH, 0, 0).doing(doing)?;
-        self.base(upper.as_fd(), self.root.as_fd())?;
+        self.base(upper.as_fd(), self.root.as_fd(), Some(self.owner()))?;
         Ok(tree)
     }
 
     pub(super) fn stage_layer(&mut self, layer: &Layer, mount: &MountPlan) -> Result<(), Error> {
         if let Layer::Host(path) = layer {
             check_directory(path, mount)?;
-            self.trees.layers.push(host_tree(path, mount, false, libc::MS_PRIVATE, 0)?);
+            let tree = host_tree(path, mount, false, libc::MS_PRIVATE, 0)?;
+            self.stage(tree, path, mount)?;
         }
+        Ok(())
+    }
+
+    /// As what is on the layer appears on the overlay.
+    fn stage(&mut self, tree: OwnedFd, source: &Path, mount: &MountPlan) -> Result<(), Error> {
+        if let Some(owners) = &mut self.owners {
+            owners.own_layer(tree.as_fd(), source, mount)?;
+        }
+        self.trees.layers.push(tree);
         Ok(())
     }
 
@@ -62,8 +75,8 @@ impl Prepared {
             )
             .hint("name a directory on that mount"));
         }
-        self.trees.layers.push(host_tree(parent, mount, false, libc::MS_PRIVATE, 0)?);
-        Ok(())
+        let tree = host_tree(parent, mount, false, libc::MS_PRIVATE, 0)?;
+        self.stage(tree, path, mount)
     }
 }
 

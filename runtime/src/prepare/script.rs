@@ -27,6 +27,11 @@ pub(super) fn assemble(
     script.push(Op::DieWithParent, "tie the container to its supervisor");
     // Before any mount point is made, since the umask is the caller's.
     script.push(Op::Umask, "set the umask");
+    if let Some(range) = prepared.users().filter(|range| range.base != 0) {
+        script.push(Op::FileOwner { id: range.base }, "own the mount points as the container's root");
+        // A change of credentials clears it (prctl(2), PR_SET_PDEATHSIG).
+        script.push(Op::DieWithParent, "tie the container to its supervisor");
+    }
     if let Some(network) = &prepared.network {
         // Before /sys is mounted, which shows the network of whoever mounts it.
         let join = Op::Join { fd: network.as_raw_fd(), namespaces: libc::CLONE_NEWNET };
@@ -46,10 +51,9 @@ pub(super) fn assemble(
         script.push(Op::Console { path, control }, "open /dev/console");
     }
     script.push(Op::NewKeyring, "join a new session keyring");
-    script.push(Op::ClearGroups, "drop the supplementary groups");
-    for limit in &plan.limits {
-        let op = Op::Limit { resource: limit.resource, soft: limit.soft, hard: limit.hard };
-        script.push(op, format!("set the limit {}", limit.name));
+    if plan.users.is_none() {
+        script.push(Op::ClearGroups, "drop the supplementary groups");
+        as_host(&mut script, plan);
     }
     let user = prepared.account.as_ref().map(|account| (account, terminal));
     let inherited = Inherited { descriptors: plan.listen_fds, user };
@@ -149,6 +153,49 @@ fn stub(script: &mut Script, prepared: &Prepared, terminal: bool) -> Result<Stub
     Ok(Stub { terminal, arguments, environment, shown })
 }
 
+/// What takes privileges over the host, and is inherited: with a user namespace it is done before that is entered.
+fn as_host(script: &mut Script, plan: &Plan) {
+    for limit in &plan.limits {
+        let op = Op::Limit { resource: limit.resource, soft: limit.soft, hard: limit.hard };
+        script.push(op, format!("set the limit {}", limit.name));
+    }
+}
+
+/// Has the process that made the mounts clone the container's first process, which gets them locked, and take away
+/// those that were for it alone, once it lets it.
+fn enter_users(script: &mut Script, plan: &Plan) -> Result<(), Error> {
+    as_host(script, plan);
+    let visible: Vec<_> =
+        plan.mounts.iter().filter(|mount| matches!(mount.source, Source::Visible(_))).collect();
+    let split = Op::Split { namespaces: plan.namespaces.clone_flags(), aside: visible.len() + 1 };
+    script.push(split, "create the container's namespaces");
+    for mount in visible {
+        // From the container's copies of the mounts, which follow ours, it goes as well.
+        let path = script.string(&relative(&mount.target)?);
+        script.push(Op::Unmount { path }, format!("unmount {}", mount.target.display()));
+    }
+    script.push(Op::End, "end");
+    script.push(Op::DieWithParent, "tie the container to its supervisor");
+    script.push(Op::AwaitIds, "wait for the ids");
+    script.push(Op::BecomeRoot, "become the container's root");
+    // A change of credentials clears it (prctl(2), PR_SET_PDEATHSIG).
+    script.push(Op::DieWithParent, "tie the container to its supervisor");
+    Ok(())
+}
+
+/// Makes the mount points of what the container mounts itself, while what they are in can be written to: its root may
+/// not be one that it can make directories in.
+fn make_targets(script: &mut Script, plan: &Plan) -> Result<(), Error> {
+    let inside = plan.mounts.iter().skip_while(|mount| mount.source != Source::UserNamespace);
+    for mount in inside {
+        if let Source::Kernel(fstype) = &mount.source {
+            let target = target(script, mount, ANY_DIRECTORY)?;
+            script.push(Op::MakeTarget { target }, format!("make the mount point of {fstype}"));
+        }
+    }
+    Ok(())
+}
+
 /// Staged trees come first: what is staged later would lie over the container's root.
 fn mounts(script: &mut Script, plan: &Plan, trees: &Trees, warnings: &mut Vec<String>) -> Result<(), Error> {
     script.push(Op::LeaveChroot, "find the root of the mounts");
@@ -157,7 +204,26 @@ fn mounts(script: &mut Script, plan: &Plan, trees: &Trees, warnings: &mut Vec<St
         script.push(Op::Stage { tree: tree.as_raw_fd() }, "set a source of the mounts aside");
     }
     let mut layers = trees.layers.iter().map(AsRawFd::as_raw_fd);
+    let (mut ready, mut inside) = (false, false);
     for (index, (mount, tree)) in plan.mounts.iter().zip(&trees.mounts).enumerate() {
+        match mount.source {
+            Source::Visible(_) if !ready => {
+                make_targets(script, plan)?;
+                ready = true;
+            }
+            Source::UserNamespace => {
+                enter_users(script, plan)?;
+                inside = true;
+                continue;
+            }
+            Source::Share if inside => script.push(Op::Release, "let go what made the mounts"),
+            Source::Share => {
+                // Before: pivot_root refuses a shared root.
+                let staged = script.staged();
+                script.push(Op::Pivot { staged }, "make the container's root /");
+            }
+            _ => {}
+        }
         let op = match (&mount.source, tree) {
             (Source::Overlay { lower, upper }, _) => {
                 let overlay = overlay_of(lower, upper.as_ref(), &mut layers, script)?;
@@ -229,7 +295,7 @@ fn make(script: &mut Script, mount: &MountPlan, source: &Source, trees: &Trees) 
     let there = target(script, mount, Make::Nothing)?;
     let path = there.path;
     Ok(match source {
-        Source::Kernel(fstype) => {
+        Source::Kernel(fstype) | Source::Visible(fstype) => {
             let fstype = script.string(&c_text(fstype)?);
             Op::NewFs { fstype, attributes, target: Target { make: ANY_DIRECTORY, ..there } }
         }
@@ -252,10 +318,8 @@ fn make(script: &mut Script, mount: &MountPlan, source: &Source, trees: &Trees) 
         Source::BootId => bind(script, &format!("run/{BOOT_ID}"), attributes, there),
         Source::KernelLog => bind(script, &format!("run/{KMSG}"), attributes, there),
         Source::Remount => Op::SetAttributes { path, attributes, propagation: 0, recursive: false },
+        Source::Unmount => Op::Unmount { path },
         Source::Share => {
-            // Before: pivot_root refuses a shared root.
-            let staged = script.staged();
-            script.push(Op::Pivot { staged }, "make the container's root /");
             Op::SetAttributes { path, attributes, propagation: libc::MS_SHARED, recursive: true }
         }
         Source::KernelOutside(fstype) => {

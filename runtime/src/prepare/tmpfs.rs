@@ -8,22 +8,41 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mkdirat, mknodat};
+use nix::unistd::{Gid, Uid};
 
 use crate::plan::Entry;
 use crate::sys::mount::FsContext;
 use crate::sys::process::pass_credentials;
 
 /// A detached tmpfs with these options and `MOUNT_ATTR_*` bits.
-pub(super) fn create(options: &[(String, Option<String>)], attributes: u64) -> crate::sys::Result<OwnedFd> {
+pub(super) fn create(
+    options: &[(String, Option<String>)],
+    attributes: u64,
+    owner: u32,
+) -> crate::sys::Result<OwnedFd> {
     let context = FsContext::open(c"tmpfs")?;
+    if owner != 0 {
+        let id = CString::new(owner.to_string()).unwrap_or_default();
+        context.set(c"uid", Some(&id))?;
+        context.set(c"gid", Some(&id))?;
+    }
     for (key, value) in options {
+        let value = value.as_ref().map(|value| CString::new(shifted(key, value, owner)).unwrap_or_default());
         let key = CString::new(key.as_str()).unwrap_or_default();
-        let value = value.as_ref().map(|value| CString::new(value.as_str()).unwrap_or_default());
         context.set(&key, value.as_deref())?;
     }
     context.mount(attributes)
+}
+
+/// Ids in options are the container's.
+fn shifted(key: &str, value: &str, owner: u32) -> String {
+    let id: Option<u32> = if matches!(key, "uid" | "gid") { value.parse().ok() } else { None };
+    match id.and_then(|id| owner.checked_add(id)) {
+        Some(id) => id.to_string(),
+        None => value.to_owned(),
+    }
 }
 
 /// Makes the entries in order. Their permissions are set afterwards, whatever the umask is: it belongs to the
@@ -31,8 +50,31 @@ pub(super) fn create(options: &[(String, Option<String>)], attributes: u64) -> c
 pub(super) fn fill<'a>(
     tree: BorrowedFd<'_>,
     entries: impl IntoIterator<Item = &'a Entry>,
+    owner: u32,
 ) -> std::io::Result<()> {
-    entries.into_iter().try_for_each(|entry| make(tree, entry))
+    entries.into_iter().try_for_each(|entry| {
+        make(tree, entry)?;
+        let bound = matches!(entry, Entry::Socket { path, .. } if path == Path::new(crate::plan::NOTIFY));
+        if bound { Ok(()) } else { give(tree, entry.path(), owner) }
+    })
+}
+
+/// Gives a terminal to the container's root; its group is for those who may write to it.
+pub(super) fn give_user(tree: BorrowedFd<'_>, path: &Path, owner: u32) -> std::io::Result<()> {
+    if owner == 0 {
+        return Ok(());
+    }
+    let user = Some(Uid::from_raw(owner));
+    Ok(nix::unistd::fchownat(tree, path, user, None, AtFlags::AT_SYMLINK_NOFOLLOW)?)
+}
+
+/// Gives a file to the container's root, which is the host's unless it has a user namespace.
+pub(super) fn give(tree: BorrowedFd<'_>, path: &Path, owner: u32) -> std::io::Result<()> {
+    if owner == 0 {
+        return Ok(());
+    }
+    let (user, group) = (Uid::from_raw(owner), Gid::from_raw(owner));
+    Ok(nix::unistd::fchownat(tree, path, Some(user), Some(group), AtFlags::AT_SYMLINK_NOFOLLOW)?)
 }
 
 fn make(tree: BorrowedFd<'_>, entry: &Entry) -> std::io::Result<()> {

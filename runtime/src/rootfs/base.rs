@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstatat, mkdirat};
-use nix::unistd::symlinkat;
+use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 
 /// Names and permission bits.
 const DIRECTORIES: &[(&str, u32)] = &[
@@ -35,24 +35,34 @@ pub(super) fn create(
     new: BorrowedFd<'_>,
     seen: BorrowedFd<'_>,
     there: impl Fn(&str) -> bool,
+    owner: Option<u32>,
 ) -> Result<(), (String, Errno)> {
     let missing = |name: &str| fstatat(seen, name, AtFlags::AT_SYMLINK_NOFOLLOW) == Err(Errno::ENOENT);
     for (name, mode) in DIRECTORIES.iter().filter(|(name, _)| missing(name)) {
         let made = mkdirat(new, *name, Mode::from_bits_truncate(*mode)).and_then(|()| {
-            fchmodat(new, *name, Mode::from_bits_truncate(*mode), FchmodatFlags::FollowSymlink)
+            fchmodat(new, *name, Mode::from_bits_truncate(*mode), FchmodatFlags::FollowSymlink)?;
+            give(new, name, owner)
         });
         settle(made, name)?;
     }
     for name in LINKS.iter().filter(|name| missing(name) && there(name)) {
-        settle(symlinkat(Path::new("usr").join(name).as_path(), new, *name), name)?;
+        let made = symlinkat(Path::new("usr").join(name).as_path(), new, *name);
+        settle(made.and_then(|()| give(new, name, owner)), name)?;
     }
     if cfg!(target_arch = "x86_64") && missing("lib64") {
         let to = LIB64.iter().find(|directory| there(&format!("{directory}/{LOADER}")));
         if let Some(to) = to {
-            settle(symlinkat(Path::new("usr").join(to).as_path(), new, "lib64"), "lib64")?;
+            let made = symlinkat(Path::new("usr").join(to).as_path(), new, "lib64");
+            settle(made.and_then(|()| give(new, "lib64", owner)), "lib64")?;
         }
     }
     Ok(())
+}
+
+fn give(new: BorrowedFd<'_>, name: &str, owner: Option<u32>) -> nix::Result<()> {
+    let Some(owner) = owner else { return Ok(()) };
+    let (user, group) = (Uid::from_raw(owner), Gid::from_raw(owner));
+    fchownat(new, name, Some(user), Some(group), AtFlags::AT_SYMLINK_NOFOLLOW)
 }
 
 /// Whether there is something at the path, looked up within the root.

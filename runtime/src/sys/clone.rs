@@ -3,12 +3,16 @@
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::error::check;
+use super::inroot::Failure;
 use super::{Result, SyscallError};
 
 /// `CLONE_CLEAR_SIGHAND` (linux/sched.h, 5.5): handlers of ours would point into the old program.
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 /// `CLONE_INTO_CGROUP` (linux/sched.h, 5.7).
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// `CLONE_PARENT` (linux/sched.h), as wide as the flags are here.
+const CLONE_PARENT: u64 = libc::CLONE_PARENT as u64;
 
 /// The kernel's `struct clone_args`, version 2 (linux/sched.h, 5.7): the first with `cgroup`.
 #[repr(C)]
@@ -72,4 +76,17 @@ pub fn clone_into(
     // SAFETY: the kernel just opened this descriptor for us and nobody else knows its number.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Child { pidfd, pid: pid as libc::pid_t })
+}
+
+/// Copies a process that [`clone_into`] made, which becomes a child of that one's parent: returns 0 in the copy and its
+/// pid in the original. For the code after clone only, as it makes a copy of whatever runs.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn clone_sibling(namespaces: u64) -> std::result::Result<libc::pid_t, Failure> {
+    let args = CloneArgs { flags: namespaces | CLONE_PARENT, ..CloneArgs::default() };
+    // SAFETY: without CLONE_VM nothing is shared. The caller is the only thread of a process that runs `child::run`,
+    // which both copies go on with.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    if pid < 0 { Err(Failure::last(libc::SYS_clone3)) } else { Ok(pid as libc::pid_t) }
 }

@@ -23,11 +23,6 @@ impl SyscallError {
         Self::new(call, arguments, Errno::last())
     }
 
-    /// The error of a call that the standard library made.
-    pub(crate) fn from_io(call: &'static str, error: &io::Error) -> Self {
-        Self::new(call, "", Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
-    }
-
     /// The kernel's error number.
     #[must_use]
     pub fn errno(&self) -> Errno {

@@ -48,6 +48,21 @@ const PATH_MAX: usize = 4096;
 /// # Errors
 /// The call that failed and its error: EEXIST when a dangling symlink stands where a directory must be made.
 pub fn open(root: RawFd, path: &CStr, flags: i32, make: Make, follow: bool) -> Result<RawFd, Failure> {
+    open_as(root, path, flags, make, follow, None)
+}
+
+/// The same; what is made belongs to the user `owner` and the group with the same number.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_as(
+    root: RawFd,
+    path: &CStr,
+    flags: i32,
+    make: Make,
+    follow: bool,
+    owner: Option<u32>,
+) -> Result<RawFd, Failure> {
     let missing = match open_existing(root, path.as_ptr(), flags, follow) {
         Ok(fd) => return Ok(fd),
         Err(failure) if failure.errno == libc::ENOENT && make != Make::Nothing => failure,
@@ -83,6 +98,7 @@ pub fn open(root: RawFd, path: &CStr, flags: i32, make: Make, follow: bool) -> R
             component,
             if last { make } else { DIRECTORY },
             follow,
+            owner,
         );
         close(parent);
         parent = next?;
@@ -102,6 +118,7 @@ fn step(
     component: *const libc::c_char,
     make: Make,
     follow: bool,
+    owner: Option<u32>,
 ) -> Result<RawFd, Failure> {
     match open_existing(root, prefix, libc::O_PATH, follow) {
         Err(failure) if failure.errno == libc::ENOENT => {}
@@ -123,6 +140,13 @@ fn step(
     // EEXIST: somebody else made it meanwhile, or a dangling symlink stands there, which the next open tells.
     if result < 0 && Errno::last_raw() != libc::EEXIST {
         return Err(Failure::last(call));
+    }
+    if let (0, Some(id)) = (result, owner) {
+        let flags = libc::AT_SYMLINK_NOFOLLOW;
+        // SAFETY: as above.
+        if unsafe { libc::fchownat(parent, component, id, id, flags) } < 0 {
+            return Err(Failure::last(libc::SYS_fchownat));
+        }
     }
     open_existing(root, prefix, libc::O_PATH, follow)
 }
@@ -161,6 +185,12 @@ pub fn call_name(call: i32) -> &'static str {
         (libc::SYS_openat2, "openat2"),
         (libc::SYS_mkdirat, "mkdirat"),
         (libc::SYS_mknodat, "mknodat"),
+        (libc::SYS_fchownat, "fchownat"),
+        (libc::SYS_clone3, "clone3"),
+        (libc::SYS_pipe2, "pipe2"),
+        (libc::SYS_read, "read"),
+        (libc::SYS_setresuid, "setresuid"),
+        (libc::SYS_setresgid, "setresgid"),
         (libc::SYS_open_tree, "open_tree"),
         (libc::SYS_move_mount, "move_mount"),
         (libc::SYS_mount_setattr, "mount_setattr"),

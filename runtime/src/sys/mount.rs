@@ -21,6 +21,8 @@ pub mod attr {
     pub const STRICTATIME: u64 = 0x20;
     /// Symbolic links are not followed.
     pub const NOSYMFOLLOW: u64 = 0x20_0000;
+    /// Owners are mapped by a user namespace.
+    pub const IDMAP: u64 = 0x10_0000;
     /// The field of access-time modes.
     pub const ATIME_MASK: u64 = 0x70;
 }

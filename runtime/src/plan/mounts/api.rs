@@ -3,12 +3,23 @@
 use std::path::Path;
 
 use super::{Attributes, Entry, KMSG, MountPlan, NOTIFY, Source, directory, file, mount, symlink, tmpfs};
-use crate::config::{ApiWritable, Console, ContainerConfig};
+use crate::config::{ApiWritable, Console, ContainerConfig, Network, UserNamespace};
 use crate::host::{HostFacts, MASKED_PROC, READ_ONLY_PROC};
 use crate::plan::{CgroupPlan, OnHost, nested};
 
+/// Where the whole proc and sysfs lie while a container with a user namespace mounts its own.
+const VISIBLE: [(&str, &str); 2] = [("/run/host/proc", "proc"), ("/run/host/sys", "sysfs")];
+
+/// The directories of sysfs that belong to devices.
+const SYS_PARTS: &[&str] = &["block", "bus", "class", "dev", "devices", "kernel"];
+/// A directory of the skeleton that covers nothing.
+const SYS_FS: &str = "/sys/fs";
+
 /// Where systemd-nspawn and machined keep what they share with containers.
 const SHARED: &str = "/run/systemd/nspawn";
+
+/// Where the control groups are.
+const CGROUP: &str = "/sys/fs/cgroup";
 
 /// How much of /sys and /proc there is.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +51,7 @@ pub(super) fn outer(
         let source = tmpfs("mode=1777,size=10%,nr_inodes=400k", vec![]);
         mounts.push(mount("/tmp", source, Attributes::TMP));
     }
-    sys(mounts, View::of(config));
+    sys(mounts, config);
     dev(mounts, config, host);
     run(mounts, config, host);
     if config.integration.machine {
@@ -50,24 +61,56 @@ pub(super) fn outer(
 
 /// Those that lie over them: they show the container's own namespaces.
 pub(super) fn inner(
-    mounts: &mut Vec<MountPlan>,
+    outer: &[MountPlan],
     config: &ContainerConfig,
     host: &HostFacts,
     group: &CgroupPlan,
-) {
-    let view = View::of(config);
-    proc(mounts, host, view);
+) -> Vec<MountPlan> {
+    let mut mounts = Vec::with_capacity(24);
+    if !taken(outer, "/proc") {
+        mounts.push(mount("/proc", Source::Kernel("proc"), Attributes::API));
+    }
+    proc(&mut mounts, host, View::of(config));
     if config.security.nested {
         mounts.extend(nested::mounts());
     }
-    if host.mqueue && !taken(mounts, "/dev/mqueue") {
+    if host.mqueue && !taken(outer, "/dev/mqueue") {
         mounts.push(mount("/dev/mqueue", Source::Kernel("mqueue"), Attributes::API));
     }
-    cgroup(mounts, config, host, group);
+    if !taken(outer, CGROUP) {
+        cgroup(&mut mounts, config, host, group);
+    }
+    mounts
+}
+
+/// What makes read-only what nothing is put into any more.
+pub(super) fn seal(mounts: &mut Vec<MountPlan>, config: &ContainerConfig) {
+    let view = View::of(config);
     if view.own_network && view.read_only {
         mounts.push(mount("/sys", Source::Remount, Attributes::API_RO));
     }
     mounts.push(mount("/run/host", Source::Remount, Attributes::API_RO));
+}
+
+/// Whether one of the inner mounts belongs to a namespace that the user namespace will own, or lies on one that does.
+pub(super) fn is_inside(mount: &MountPlan, config: &ContainerConfig) -> bool {
+    let view = &config.kernel_view;
+    let below = |path: &str| mount.target.starts_with(path);
+    match &mount.source {
+        Source::Kernel("sysfs") => config.network == Network::Private,
+        Source::Kernel("mqueue") => !view.share_ipc,
+        _ if below(CGROUP) => view.cgroup_namespace,
+        _ => !view.share_pid,
+    }
+}
+
+/// What must be in sight for the proc and sysfs among these to be mounted.
+pub(super) fn visible(inside: &[MountPlan]) -> impl Iterator<Item = MountPlan> {
+    let needed = |fstype| inside.iter().any(|mount| mount.source == Source::Kernel(fstype));
+    VISIBLE
+        .into_iter()
+        .filter(move |(_, fstype)| needed(fstype))
+        .map(|(target, fstype)| mount(target, Source::Visible(fstype), Attributes::API))
 }
 
 /// What machined uses: a directory in which mounts made on the host arrive, and one for sockets that the host connects
@@ -84,21 +127,46 @@ fn machine(mounts: &mut Vec<MountPlan>, on_host: &mut Vec<OnHost>, config: &Cont
 
 /// Without a network of its own the container sees the host's /sys, read-only. With one, a skeleton with those
 /// parts that belong to devices: a read-only /sys is what tells systemd to start no udevd.
-fn sys(mounts: &mut Vec<MountPlan>, view: View) {
-    const PARTS: &[&str] = &["block", "bus", "class", "dev", "devices", "kernel"];
+fn sys(mounts: &mut Vec<MountPlan>, config: &ContainerConfig) {
+    let view = View::of(config);
     let attributes = Attributes { read_only: view.read_only, ..Attributes::API };
     if !view.own_network {
         mounts.push(mount("/sys", Source::Kernel("sysfs"), attributes));
         return;
     }
     let mut entries = vec![directory("fs", 0o755), directory("fs/cgroup", 0o755)];
-    entries.extend(PARTS.iter().map(|part| directory(part, 0o755)));
+    entries.extend(SYS_PARTS.iter().map(|part| directory(part, 0o755)));
     mounts.push(mount("/sys", tmpfs("mode=555,size=4m,nr_inodes=1k", entries), Attributes::API));
+    if has_own_sys(config) {
+        return;
+    }
     mounts.push(mount("/sys", Source::KernelOutside("sysfs"), attributes));
-    for part in PARTS {
+    for part in SYS_PARTS {
         let source = Source::Outside { path: Path::new("/sys").join(part) };
         mounts.push(mount(&format!("/sys/{part}"), source, attributes));
     }
+}
+
+/// Whether the network is one that the user namespace owns: the others' sysfs only the host may mount.
+fn has_own_sys(config: &ContainerConfig) -> bool {
+    config.users != UserNamespace::Host && config.network == Network::Private
+}
+
+/// The parts of /sys that the container mounts itself. The host's tree is gone by then: over a directory of the
+/// skeleton, since it must be mounted somewhere to be copied from.
+pub(super) fn sys_inside(config: &ContainerConfig) -> Vec<MountPlan> {
+    if !has_own_sys(config) {
+        return Vec::new();
+    }
+    let read_only = View::of(config).read_only;
+    let attributes = Attributes { read_only, ..Attributes::API };
+    let mut mounts = vec![mount(SYS_FS, Source::Kernel("sysfs"), attributes)];
+    for part in SYS_PARTS {
+        let source = Source::Own { path: Path::new(SYS_FS).join(part), recursive: false };
+        mounts.push(mount(&format!("/sys/{part}"), source, attributes));
+    }
+    mounts.push(mount(SYS_FS, Source::Unmount, Attributes::NONE));
+    mounts
 }
 
 fn dev(mounts: &mut Vec<MountPlan>, config: &ContainerConfig, host: &HostFacts) {
@@ -179,6 +247,9 @@ fn run(mounts: &mut Vec<MountPlan>, config: &ContainerConfig, host: &HostFacts) 
     if config.integration.machine {
         entries.push(directory("host/unix-export", 0o755));
     }
+    if config.users != UserNamespace::Host {
+        entries.extend([directory("host/proc", 0o755), directory("host/sys", 0o755)]);
+    }
     if config.notify_ready || config.notify_socket {
         // Root inside may write, and only PID 1 is believed; nspawn's mode (v256).
         entries.push(Entry::Socket { path: NOTIFY.into(), mode: 0o200 });
@@ -198,9 +269,6 @@ fn run(mounts: &mut Vec<MountPlan>, config: &ContainerConfig, host: &HostFacts) 
 
 /// /proc is mounted after the custom binds, as in nspawn, because it belongs to the new pid namespace.
 fn proc(mounts: &mut Vec<MountPlan>, host: &HostFacts, view: View) {
-    if !taken(mounts, "/proc") {
-        mounts.push(mount("/proc", Source::Kernel("proc"), Attributes::API));
-    }
     if view.read_only {
         read_only_proc(mounts, host, view.own_network);
     }
@@ -231,18 +299,14 @@ fn read_only_proc(mounts: &mut Vec<MountPlan>, host: &HostFacts, own_network: bo
 /// With a cgroup namespace its root is the container's group. Without, the whole hierarchy is there, read-only but for
 /// the container's group.
 fn cgroup(mounts: &mut Vec<MountPlan>, config: &ContainerConfig, host: &HostFacts, group: &CgroupPlan) {
-    const PLACE: &str = "/sys/fs/cgroup";
-    if taken(mounts, PLACE) {
-        return;
-    }
-    mounts.push(mount(PLACE, Source::Kernel("cgroup2"), Attributes::API));
+    mounts.push(mount(CGROUP, Source::Kernel("cgroup2"), Attributes::API));
     let below = host.cgroup.as_ref().and_then(|facts| group.payload.strip_prefix(&facts.mount).ok());
     if let Some(below) = below.filter(|path| !config.kernel_view.cgroup_namespace && path.parent().is_some())
     {
-        let own = Path::new(PLACE).join(below);
+        let own = Path::new(CGROUP).join(below);
         let source = Source::Own { path: own.clone(), recursive: false };
         mounts.push(MountPlan { target: own, source, attributes: Attributes::NONE, ids: None });
-        mounts.push(mount(PLACE, Source::Remount, Attributes::API_RO));
+        mounts.push(mount(CGROUP, Source::Remount, Attributes::API_RO));
     }
 }
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 pub(crate) use custom::MAX_LAYERS;
 
 use super::integration;
-use crate::config::{BindIds, ContainerConfig};
+use crate::config::{BindIds, ContainerConfig, UserNamespace};
 use crate::error::Error;
 use crate::host::HostFacts;
 use crate::plan::{CgroupPlan, OnHost};
@@ -224,8 +224,16 @@ pub enum Source {
     },
     /// No new mount: the one that is there gets the attributes.
     Remount,
+    /// No new mount: the one on top there goes.
+    Unmount,
+    /// A file system of the host's namespaces, whole, that is unmounted again before the program runs: inside a user
+    /// namespace the kernel mounts a proc or sysfs only where one can be seen already (`mount_too_revealing`).
+    Visible(&'static str),
+    /// No new mount: the container's first process begins here, in a user namespace and with a copy of the mounts so
+    /// far, which it can neither unmount nor change. What follows it makes itself.
+    UserNamespace,
     /// No new mount: the tree below becomes shared, so that mounts made inside reach the container's own children
-    /// (systemd/systemd#3860).
+    /// (systemd/systemd#3860). The first time it becomes `/` before.
     Share,
 }
 
@@ -332,8 +340,24 @@ pub(super) fn plan(
     mounts.extend(integration::credentials(config)?);
     custom::plan(&mut mounts, &mut on_host, config, host)?;
     mounts.extend(integration::host_files(config, host, warnings)?);
-    api::inner(&mut mounts, config, host, cgroup);
+    let inner = api::inner(&mounts, config, host, cgroup);
+    if config.users == UserNamespace::Host {
+        mounts.extend(inner);
+        api::seal(&mut mounts, config);
+        root::seal(&mut mounts, config);
+        return Ok((mounts, on_host));
+    }
+    // All that can is made outside, where it comes to be locked.
+    let mut inside = api::sys_inside(config);
+    let (own, outside): (Vec<_>, Vec<_>) = inner.into_iter().partition(|mount| api::is_inside(mount, config));
+    inside.extend(own);
+    mounts.extend(outside);
+    mounts.extend(api::visible(&inside));
+    api::seal(&mut mounts, config);
     root::seal(&mut mounts, config);
+    mounts.push(mount("/", Source::UserNamespace, Attributes::NONE));
+    mounts.extend(inside);
+    mounts.push(mount("/", Source::Share, Attributes::NONE));
     Ok((mounts, on_host))
 }
 

@@ -283,13 +283,20 @@ pub struct ExecArgs {
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct PlanArgs {
     /// The container: /etc/nixos-containers/NAME.conf configures it.
-    pub name: String,
+    #[arg(required_unless_present = "nspawn", conflicts_with = "nspawn")]
+    pub name: Option<String>,
+    /// Plan what follows `--`, a command line of systemd-nspawn, instead.
+    #[arg(long)]
+    pub nspawn: bool,
     /// Who translates the container's addresses.
     #[command(flatten)]
     pub nat: NatArg,
     /// Whom the output is for.
     #[command(flatten)]
     pub format: Format,
+    /// As of systemd-nspawn.
+    #[arg(last = true, requires = "nspawn", value_name = "OPTIONS")]
+    pub words: Vec<OsString>,
 }
 
 /// Options of `reclaim`.

@@ -2,17 +2,17 @@
 
 use std::cell::Cell;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use runtime::{Console, HostPaths};
 
-use super::Result;
 use super::boot::{Manner, foreground, terminal};
+use super::printed;
 use crate::args::Call;
 use crate::exit;
 use crate::listen_fds::inherited;
-use crate::ops::{self, Error};
+use crate::ops::{self, Error, Request};
 use crate::output::Output;
 use crate::systemd_nspawn::{self, Asked, Meaning, Stop, Surroundings};
 
@@ -23,7 +23,7 @@ pub fn nspawn(call: Call) -> u8 {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let out = Output::bare(call.global.quiet, call.global.verbose);
     let paths = HostPaths::below(&call.global.host_root);
-    let here = std::env::current_dir().unwrap_or_else(|_| "/".into());
+    let here = here();
     let asked = match systemd_nspawn::parse(&call.program, &call.words, &here) {
         Ok(asked) => asked,
         Err(Stop::Print(text)) => {
@@ -43,9 +43,8 @@ pub fn nspawn(call: Call) -> u8 {
     })
 }
 
-fn run(asked: Asked, call: &Call, here: &Path, paths: &HostPaths) -> Result {
-    let around =
-        Surroundings { here, variable: &variable, paths, terminal: terminal(), listen_fds: inherited() };
+fn run(asked: Asked, call: &Call, here: &Path, paths: &HostPaths) -> Result<u8, Error> {
+    let around = around(here, paths);
     let meaning = |asked| systemd_nspawn::meaning(asked, around).map_err(Error::Other);
     if asked.cleanup {
         return cleanup(&asked, call, around);
@@ -66,6 +65,27 @@ fn run(asked: Asked, call: &Call, here: &Path, paths: &HostPaths) -> Result {
     })
 }
 
+/// What a command line asks for, to be looked at; nothing when it asks for a text, which is printed.
+pub(super) fn request(words: &[OsString], paths: &HostPaths, out: &Output) -> Result<Option<Request>, Error> {
+    let here = here();
+    match systemd_nspawn::parse(systemd_nspawn::PROGRAM, words, &here) {
+        Ok(asked) => {
+            let meaning = systemd_nspawn::meaning(asked, around(&here, paths)).map_err(Error::Other)?;
+            Ok(Some(meaning.request))
+        }
+        Err(Stop::Print(text)) => printed(out.text(text)).map(|()| None),
+        Err(Stop::Fault(sentence)) => Err(Error::Other(sentence)),
+    }
+}
+
+fn here() -> PathBuf {
+    std::env::current_dir().unwrap_or_else(|_| "/".into())
+}
+
+fn around<'a>(here: &'a Path, paths: &'a HostPaths) -> Surroundings<'a> {
+    Surroundings { here, variable: &variable, paths, terminal: terminal(), listen_fds: inherited() }
+}
+
 fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
@@ -80,7 +100,7 @@ fn announcement(meaning: &Meaning) -> String {
 }
 
 /// What `--cleanup` does: whatever a container of this name left behind is removed.
-fn cleanup(asked: &Asked, call: &Call, around: Surroundings<'_>) -> Result {
+fn cleanup(asked: &Asked, call: &Call, around: Surroundings<'_>) -> Result<u8, Error> {
     let name = systemd_nspawn::machine_name(asked, around).map_err(Error::Other)?;
     let reclaimed = ops::reclaim(Some(&name), around.paths)?;
     let out = Output::bare(asked.quiet || call.global.quiet, call.global.verbose);

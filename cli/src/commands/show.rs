@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use runtime::{Console, HostPaths};
 
-use super::{Result, printed};
+use super::{Result, nspawn, printed};
 use crate::args::{Format, PlanArgs, StatusArgs};
 use crate::ops::{self, BootOptions, Listed, Phase, Planned};
 use crate::output::Output;
@@ -67,8 +67,16 @@ fn describe(one: &Listed) -> String {
 }
 
 pub(super) fn plan(args: &PlanArgs, paths: &HostPaths, out: &Output) -> Result {
-    let options = BootOptions { nat: args.nat.nat.clone(), console: None };
-    let request = ops::boot_request(&args.name, &options, Console::ReadOnly, paths)?;
+    let request = if args.nspawn {
+        match nspawn::request(&args.words, paths, out)? {
+            Some(request) => request,
+            None => return Ok(exit::SUCCESS),
+        }
+    } else {
+        let name = args.name.as_deref().unwrap_or_default();
+        let options = BootOptions { nat: args.nat.nat.clone(), console: None };
+        ops::boot_request(name, &options, Console::ReadOnly, paths)?
+    };
     let planned = Planned::for_reading(&request, paths)?;
     if args.format.json {
         printed(out.json(&planned))?;

@@ -4,7 +4,8 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use super::options::{Argument, Entry, OPTIONS};
+use super::options::{Argument, Entry};
+use super::table::OPTIONS;
 
 /// One option as it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! `--help` and docs/nspawn.md, from the table of options.
 
-use super::options::{Argument, Entry, Group, OPTIONS};
+use super::options::{Argument, Entry, Group};
+use super::table::OPTIONS;
 
 /// Column in which descriptions begin.
 const INDENT: usize = 28;

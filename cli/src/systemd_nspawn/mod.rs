@@ -6,7 +6,7 @@
 //! .nspawn file ---> Asked --+-- merged --> checked --> ContainerConfig + NetworkConfig, in a Request
 //! environment ------------------------------^
 //! ```
-//! One table, [`options::OPTIONS`], is behind the parser, `--help`, the keys of `.nspawn` files and docs/nspawn.md.
+//! One table, [`OPTIONS`], is behind the parser, `--help`, the keys of `.nspawn` files and docs/nspawn.md.
 //! Wordings are systemd-nspawn's as far as programs may look for them, with what would be right behind.
 
 mod asked;
@@ -14,11 +14,16 @@ mod check;
 mod environment;
 pub mod getopt;
 mod help;
+mod mounts;
 pub mod options;
 mod root;
 mod set;
+mod settings;
+mod table;
 mod translate;
+mod unit_file;
 mod values;
+mod words;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -28,6 +33,7 @@ use runtime::HostPaths;
 pub use asked::{Asked, ConsoleMode, CredentialSource, Given, Network, SettingsMode, Start};
 pub use help::help;
 pub use set::Stop;
+pub use table::OPTIONS;
 
 use crate::ops::Request;
 

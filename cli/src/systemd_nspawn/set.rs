@@ -3,14 +3,13 @@
 use std::path::Path;
 
 use netsetup::{ExtraVeth, MovedLink, SubLink};
-use runtime::{
-    BindIds, BindSource, CapSet, JournalLink, LinkJournal, Mount, Ownership, PivotRoot, ResolvConf, Timezone,
-    UserNamespace, Volatile,
-};
+use runtime::{CapSet, JournalLink, LinkJournal, Ownership, PivotRoot, UserNamespace, Volatile};
 
 use super::asked::{Asked, ConsoleMode, CredentialSource, SettingsMode, Start};
+use super::mounts;
 use super::options::{Id, Judgement, entry};
-use super::values::{self, Value};
+use super::values;
+use super::words::{CONSOLE, LINK_JOURNAL, OWNERSHIP, RESOLV_CONF, TIMEZONE, VOLATILE, lines, word, yes_no};
 use crate::{configured, forward, nspawn, signals};
 
 /// Why reading options ends before they make a container.
@@ -29,67 +28,6 @@ impl From<String> for Stop {
 }
 
 type Done = Result<(), Stop>;
-
-/// A word that a mode is chosen by.
-type Word<T> = (&'static str, T);
-
-const VOLATILE: &[Word<Volatile>] = &[
-    ("no", Volatile::No),
-    ("yes", Volatile::Yes),
-    ("state", Volatile::State),
-    ("overlay", Volatile::Overlay),
-];
-
-const OWNERSHIP: &[Word<Ownership>] = &[
-    ("off", Ownership::Off),
-    ("chown", Ownership::Chown),
-    ("map", Ownership::Map),
-    ("auto", Ownership::Auto),
-];
-
-const RESOLV_CONF: &[Word<ResolvConf>] = &[
-    ("off", ResolvConf::Off),
-    ("copy-host", ResolvConf::CopyHost),
-    ("copy-static", ResolvConf::CopyStatic),
-    ("copy-uplink", ResolvConf::CopyUplink),
-    ("copy-stub", ResolvConf::CopyStub),
-    ("replace-host", ResolvConf::ReplaceHost),
-    ("replace-static", ResolvConf::ReplaceStatic),
-    ("replace-uplink", ResolvConf::ReplaceUplink),
-    ("replace-stub", ResolvConf::ReplaceStub),
-    ("bind-host", ResolvConf::BindHost),
-    ("bind-static", ResolvConf::BindStatic),
-    ("bind-uplink", ResolvConf::BindUplink),
-    ("bind-stub", ResolvConf::BindStub),
-    ("delete", ResolvConf::Delete),
-    ("auto", ResolvConf::Auto),
-];
-
-const TIMEZONE: &[Word<Timezone>] = &[
-    ("off", Timezone::Off),
-    ("copy", Timezone::Copy),
-    ("bind", Timezone::Bind),
-    ("symlink", Timezone::Symlink),
-    ("delete", Timezone::Delete),
-    ("auto", Timezone::Auto),
-];
-
-const CONSOLE: &[Word<ConsoleMode>] = &[
-    ("autopipe", ConsoleMode::Autopipe),
-    ("interactive", ConsoleMode::Interactive),
-    ("passive", ConsoleMode::Passive),
-    ("pipe", ConsoleMode::Pipe),
-    ("read-only", ConsoleMode::ReadOnly),
-];
-
-const LINK_JOURNAL: &[Word<LinkJournal>] = &[
-    ("no", LinkJournal { mode: JournalLink::No, optional: false }),
-    ("auto", LinkJournal { mode: JournalLink::Auto, optional: false }),
-    ("guest", LinkJournal { mode: JournalLink::Guest, optional: false }),
-    ("host", LinkJournal { mode: JournalLink::Host, optional: false }),
-    ("try-guest", LinkJournal { mode: JournalLink::Guest, optional: true }),
-    ("try-host", LinkJournal { mode: JournalLink::Host, optional: true }),
-];
 
 impl Asked {
     /// Takes an option over; a flag has no value. `here` is where relative paths begin.
@@ -207,10 +145,12 @@ impl Asked {
             Id::TryGuestJournal => {
                 self.link_journal = Some(LinkJournal { mode: JournalLink::Guest, optional: true });
             }
-            Id::Bind | Id::BindRo => self.mounts.push(bind(text, id == Id::BindRo, here)?),
-            Id::Inaccessible => self.mounts.push(inaccessible(text)?),
-            Id::Tmpfs => self.mounts.push(tmpfs(text)?),
-            Id::Overlay | Id::OverlayRo => self.mounts.push(overlay(text, id == Id::OverlayRo, here)?),
+            Id::Bind | Id::BindRo => self.mounts.push(mounts::bind(text, id == Id::BindRo, here)?),
+            Id::Inaccessible => self.mounts.push(mounts::inaccessible(text)?),
+            Id::Tmpfs => self.mounts.push(mounts::tmpfs(text)?),
+            Id::Overlay | Id::OverlayRo => {
+                self.mounts.push(mounts::overlay(text, id == Id::OverlayRo, here)?)
+            }
             Id::Console => {
                 self.console = Some(word(CONSOLE, text, || format!("Unknown console mode: {text}"))?);
             }
@@ -365,33 +305,9 @@ fn refused(id: Id, text: &str) -> Stop {
     Stop::Fault(format!("Cannot use --{}={text}: {why}.", entry.long))
 }
 
-/// The value that a word stands for; `help` asks for all words.
-fn word<T: Copy>(words: &[Word<T>], text: &str, fault: impl Fn() -> String) -> Result<T, Stop> {
-    if text == "help" {
-        return Err(Stop::Print(lines(words.iter().map(|(word, _)| *word))));
-    }
-    let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
-    found.ok_or_else(|| {
-        let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        Stop::Fault(format!("{}; expected one of {}.", fault(), all.join(", ")))
-    })
-}
-
-fn lines(words: impl Iterator<Item = &'static str>) -> String {
-    words.map(|word| format!("{word}\n")).collect()
-}
-
 fn boolean(option: &str, text: &str) -> Result<bool, Stop> {
     let fault = |right| format!("Failed to parse boolean argument to {option}: {text}; {right}.");
     Ok(nspawn::boolean(text).map_err(fault)?)
-}
-
-fn yes_no(text: &str) -> &str {
-    match nspawn::boolean(text) {
-        Ok(true) => "auto",
-        Ok(false) => "off",
-        Err(_) => text,
-    }
 }
 
 fn settings_mode(text: &str) -> Result<SettingsMode, Stop> {
@@ -497,107 +413,5 @@ fn extra_veth(host_link: String, container_link: String) -> ExtraVeth {
         host_address6: None,
         local_address: None,
         local_address6: None,
-    }
-}
-
-/// A path that something is mounted from.
-fn source(text: &str, here: &Path) -> Value<BindSource> {
-    match text.strip_prefix('+') {
-        _ if text.is_empty() => Err("a path".to_owned()),
-        Some(within) => Ok(BindSource::InRoot(values::inside(within)?)),
-        None => Ok(BindSource::Host(values::absolute(text, here))),
-    }
-}
-
-fn source_or_temporary(text: &str, here: &Path) -> Value<BindSource> {
-    if text.is_empty() { Ok(BindSource::Temporary) } else { source(text, here) }
-}
-
-fn bind(text: &str, read_only: bool, here: &Path) -> Result<Mount, Stop> {
-    let read = || -> Value<Mount> {
-        let (words, options) = values::colons(text, 2)?;
-        let from = words.first().map_or("", String::as_str);
-        let to = words.get(1).map_or_else(|| from.strip_prefix('+').unwrap_or(from), String::as_str);
-        let (recursive, ids) = bind_options(options.unwrap_or_default())?;
-        let target = values::inside(to)?;
-        Ok(Mount::Bind { source: source_or_temporary(from, here)?, target, read_only, recursive, ids })
-    };
-    Ok(read().map_err(|right| {
-        let right = right.strip_prefix("expected ").unwrap_or(&right);
-        format!("Failed to parse --bind(-ro)= argument {text}: expected {right}")
-    })?)
-}
-
-fn bind_options(text: &str) -> Value<(bool, BindIds)> {
-    let (mut recursive, mut ids) = (true, BindIds::Auto);
-    for option in text.split(',').filter(|option| !option.is_empty()) {
-        match option {
-            "rbind" => recursive = true,
-            "norbind" => recursive = false,
-            "noidmap" => ids = BindIds::Host,
-            "idmap" => ids = BindIds::Map,
-            "rootidmap" => ids = BindIds::Root,
-            "owneridmap" => ids = BindIds::Owner,
-            _ => {
-                return Err(format!(
-                    "rbind, norbind, noidmap, idmap, rootidmap or owneridmap in place of the option {option:?}"
-                ));
-            }
-        }
-    }
-    Ok((recursive, ids))
-}
-
-fn tmpfs(text: &str) -> Result<Mount, Stop> {
-    let read = || -> Value<Mount> {
-        let (words, options) = values::colons(text, 1)?;
-        let target = values::inside(words.first().map_or("", String::as_str))?;
-        let options = options.filter(|options| !options.is_empty()).unwrap_or("mode=0755").to_owned();
-        Ok(Mount::Tmpfs { target, options })
-    };
-    Ok(read().map_err(|right| {
-        let right = right.strip_prefix("expected ").unwrap_or(&right);
-        format!("Failed to parse --tmpfs= argument {text}: expected {right}")
-    })?)
-}
-
-fn inaccessible(text: &str) -> Result<Mount, Stop> {
-    let fault = |right| format!("Failed to parse --inaccessible= argument {text}: {right}");
-    Ok(Mount::Inaccessible { target: values::inside(text).map_err(fault)? })
-}
-
-fn overlay(text: &str, read_only: bool, here: &Path) -> Result<Mount, Stop> {
-    let fault = |right: String| {
-        let right = right.strip_prefix("expected ").unwrap_or(&right);
-        Stop::Fault(format!("Failed to parse --overlay(-ro)= argument {text}: expected {right}"))
-    };
-    let (words, _) = values::colons(text, usize::MAX).map_err(fault)?;
-    let few = "--overlay(-ro)= needs at least two colon-separated directories specified.";
-    let read = |lower: &[String], upper: Option<BindSource>, target: &str| -> Value<Mount> {
-        let mut lower = lower.iter().map(|word| source(word, here)).collect::<Value<Vec<_>>>()?;
-        let target = values::inside(target)?;
-        match upper {
-            // A layer that nobody writes to is one more that is read, unless it would be empty.
-            Some(top) if read_only => {
-                lower.extend((top != BindSource::Temporary).then_some(top));
-                Ok(Mount::Overlay { lower, upper: None, target })
-            }
-            upper => Ok(Mount::Overlay { lower, upper, target }),
-        }
-    };
-    match words.as_slice() {
-        [] | [_] => Err(Stop::Fault(few.to_owned())),
-        [lower, upper] => {
-            let top = source(upper, here).map_err(fault)?;
-            let target = match &top {
-                BindSource::Host(path) | BindSource::InRoot(path) => path.to_string_lossy().into_owned(),
-                BindSource::Temporary => String::new(),
-            };
-            read(std::slice::from_ref(lower), Some(top), &target).map_err(fault)
-        }
-        [lower @ .., upper, target] => {
-            let top = source_or_temporary(upper, here).map_err(fault)?;
-            read(lower, Some(top), target).map_err(fault)
-        }
     }
 }

@@ -17,7 +17,7 @@ use runtime::{
 use super::asked::{Asked, ConsoleMode, CredentialSource, Start};
 use super::environment::{self, Variables};
 use super::root::{self, Names};
-use super::{Meaning, Surroundings, check};
+use super::{Meaning, Surroundings, check, settings};
 use crate::ops::{Request, UnitRequest};
 use crate::signals;
 use crate::unit_property::UnitProperty;
@@ -25,13 +25,15 @@ use crate::unit_property::UnitProperty;
 /// systemd's limit for one credential, and for all together.
 const CREDENTIAL_SIZE: u64 = 1 << 20;
 
-pub(super) fn translate(asked: Asked, around: Surroundings<'_>) -> Result<Meaning, String> {
+pub(super) fn translate(mut asked: Asked, around: Surroundings<'_>) -> Result<Meaning, String> {
     let mut variables = environment::read(around.variable)?;
     if asked.share_system {
         let view = &mut variables.view;
         (view.share_ipc, view.share_pid, view.share_uts) = (true, true, true);
     }
     let names = root::names(&asked, around.here, around.paths)?;
+    let warnings = settings::load(&mut asked, &names.settings, &names.root, around.here, around.paths)?;
+    variables.notes.extend(warnings);
     check::check(&asked, &variables.view)?;
     let mode = console_mode(&asked, around.terminal);
     let rootfs = root::resolve(&names, &asked, variables.check_os_release)?;

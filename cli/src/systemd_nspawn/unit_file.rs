@@ -152,13 +152,16 @@ pub(super) fn words(text: &str) -> Result<Vec<String>, String> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> (Vec<(String, String, String, usize)>, Vec<(usize, String)>) {
+    /// Section, key, value, line.
+    type Flat = (String, String, String, usize);
+
+    fn read(text: &str) -> (Vec<Flat>, Vec<(usize, String)>) {
         let file = parse(text.as_bytes(), &["Exec", "Files"]).unwrap();
         let all = file.assignments.into_iter().map(|a| (a.section, a.key, a.value, a.line)).collect();
         (all, file.warnings)
     }
 
-    fn is(section: &str, key: &str, value: &str, line: usize) -> (String, String, String, usize) {
+    fn is(section: &str, key: &str, value: &str, line: usize) -> Flat {
         (section.to_owned(), key.to_owned(), value.to_owned(), line)
     }
 

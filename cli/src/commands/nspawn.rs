@@ -18,7 +18,8 @@ use crate::systemd_nspawn::{self, Asked, Meaning, Stop, Surroundings};
 
 /// Does what a command line of systemd-nspawn asks for, and returns the exit code.
 #[must_use]
-pub fn nspawn(call: Call) -> u8 {
+pub fn nspawn(mut call: Call) -> u8 {
+    log_level(&mut call);
     // As systemd-nspawn does: files that we make have the modes that we give them.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let out = Output::bare(call.global.quiet, call.global.verbose);
@@ -75,6 +76,19 @@ pub(super) fn request(words: &[OsString], paths: &HostPaths, out: &Output) -> Re
         }
         Err(Stop::Print(text)) => printed(out.text(text)).map(|()| None),
         Err(Stop::Fault(sentence)) => Err(Error::Other(sentence)),
+    }
+}
+
+/// How much systemd's programs say is set by a variable.
+fn log_level(call: &mut Call) {
+    match variable("SYSTEMD_LOG_LEVEL").as_deref().and_then(std::ffi::OsStr::to_str) {
+        Some("debug" | "7") => call.global.verbose = call.global.verbose.max(2),
+        Some(
+            "emerg" | "alert" | "crit" | "err" | "warning" | "notice" | "0" | "1" | "2" | "3" | "4" | "5",
+        ) => {
+            call.global.quiet = true;
+        }
+        _ => {}
     }
 }
 

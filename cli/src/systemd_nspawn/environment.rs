@@ -66,6 +66,9 @@ pub(super) fn read(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Variab
             "${hierarchy}=0 changes nothing, containers see the unified cgroup hierarchy only."
         ));
     }
+    if boolean("SYSTEMD_NSPAWN_LOCK")? == Some(false) {
+        notes.push("$SYSTEMD_NSPAWN_LOCK=0 changes nothing, the root is locked all the same.".to_owned());
+    }
     Ok(Variables {
         view,
         manager: text("SYSTEMD_NSPAWN_CONTAINER_SERVICE").transpose()?,
@@ -132,6 +135,7 @@ mod tests {
             "SYSTEMD_NSPAWN_NETWORK_MAC",
             "SYSTEMD_NSPAWN_CHECK_OS_RELEASE",
             "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY",
+            "SYSTEMD_NSPAWN_LOCK",
         ] {
             let sentence = with(&[(name, "what")]).unwrap_err();
             assert!(sentence.contains(name) && sentence.contains("what"), "{sentence}");

@@ -1,6 +1,6 @@
 //! `--help` and docs/nspawn.md, from the table of options.
 
-use super::options::{Argument, Entry, Group};
+use super::options::{Argument, Entry, Group, Judgement, Trust};
 use super::table::OPTIONS;
 
 /// Column in which descriptions begin.
@@ -70,4 +70,58 @@ fn lines(synopsis: &str, description: &str) -> String {
         empty = false;
     }
     text + &line + "\n"
+}
+
+/// The options as docs/nspawn.md shows them.
+#[must_use]
+pub fn options_table() -> String {
+    let mut text = String::new();
+    let mut title = "";
+    for entry in OPTIONS {
+        let of = match entry.group {
+            Group::General => "General",
+            Group::Titled(title) => title,
+            // Where it stands in the table is where it belongs.
+            Group::Hidden => title,
+        };
+        if of != title {
+            text += &format!("\n### {of}\n| option | `.nspawn` | nixrun |\n|---|---|---|\n");
+            title = of;
+        }
+        text += &format!("| {} | {} | {} |\n", names(entry), keys(entry), judgement(entry.judgement));
+    }
+    text
+}
+
+fn names(entry: &Entry) -> String {
+    let letter = entry.short.map(|letter| format!("`-{letter}`"));
+    let long = (!entry.long.is_empty()).then(|| format!("`{}`", long(entry).replace('|', "\\|")));
+    match (letter, long) {
+        (None, None) => "command and arguments".to_owned(),
+        (letter, long) => letter.into_iter().chain(long).collect::<Vec<_>>().join(" "),
+    }
+}
+
+fn keys(entry: &Entry) -> String {
+    let mut section = "";
+    let mut keys = Vec::new();
+    for key in entry.keys {
+        let star = match key.trust {
+            Trust::Anyone => "",
+            Trust::Administrator => "\\*",
+            Trust::Restricting => " (from others only with `~`)",
+        };
+        let heading = if key.section == section { String::new() } else { format!("[{}] ", key.section) };
+        keys.push(format!("{heading}`{}=`{star}", key.name));
+        section = key.section;
+    }
+    keys.join(", ")
+}
+
+fn judgement(judgement: Judgement) -> String {
+    match judgement {
+        Judgement::Same => "same".to_owned(),
+        Judgement::Better(how) => format!("better: {how}"),
+        Judgement::Refused(why) => format!("refused: {why}"),
+    }
 }

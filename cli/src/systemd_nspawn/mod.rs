@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use runtime::HostPaths;
 
 pub use asked::{Asked, ConsoleMode, CredentialSource, Given, Network, SettingsMode, Start};
-pub use help::help;
+pub use help::{help, options_table};
 pub use set::Stop;
 pub use table::OPTIONS;
 
@@ -82,6 +82,13 @@ pub struct Meaning {
 /// # Errors
 /// [`Stop`]: what is wrong, or what is to be printed instead.
 pub fn parse(program: &str, words: &[OsString], here: &Path) -> Result<Asked, Stop> {
+    read(program, words, here).map_err(|stop| match stop {
+        Stop::Fault(sentence) => Stop::Fault(printable(sentence)),
+        print => print,
+    })
+}
+
+fn read(program: &str, words: &[OsString], here: &Path) -> Result<Asked, Stop> {
     let mut asked = Asked::default();
     let mut all = getopt::Words::new(words);
     for given in all.by_ref() {
@@ -110,7 +117,35 @@ pub fn parse(program: &str, words: &[OsString], here: &Path) -> Result<Asked, St
 /// # Errors
 /// One sentence.
 pub fn meaning(asked: Asked, around: Surroundings<'_>) -> Result<Meaning, String> {
-    translate::translate(asked, around)
+    let mut meaning = translate::translate(asked, around).map_err(printable)?;
+    for note in &mut meaning.request.notes {
+        *note = printable(std::mem::take(note));
+    }
+    Ok(meaning)
+}
+
+/// Reads a `.nspawn` file's content, of `path`: what it asks for, and what of it was passed over. `trusted` says
+/// whether it is the administrator's; relative paths in it begin at `here`.
+///
+/// # Errors
+/// One sentence, when the file cannot be used at all or asks for what nixrun refuses.
+pub fn settings_file(
+    bytes: &[u8],
+    path: &Path,
+    trusted: bool,
+    here: &Path,
+) -> Result<(Asked, Vec<String>), String> {
+    let settings = settings::parse(bytes, path, trusted, here).map_err(printable)?;
+    Ok((settings.asked, settings.warnings.into_iter().map(printable).collect()))
+}
+
+/// A sentence stays one line, whatever was quoted in it.
+fn printable(sentence: String) -> String {
+    if !sentence.contains(char::is_control) {
+        return sentence;
+    }
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    sentence.chars().map(shown).collect()
 }
 
 /// What the container is called.

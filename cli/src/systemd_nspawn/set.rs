@@ -47,7 +47,7 @@ impl Asked {
         let path = || (!text.is_empty()).then(|| values::absolute(text, here));
         match id {
             Id::Help => return Err(Stop::Print(String::new())),
-            Id::Version => return Err(Stop::Print(format!("nixrun {}\n", env!("CARGO_PKG_VERSION")))),
+            Id::Version => return Err(Stop::Print(version())),
             Id::Quiet => self.quiet = true,
             Id::NoPager | Id::Parameters => {}
             Id::Settings => self.settings = settings_mode(text)?,
@@ -293,6 +293,12 @@ impl Asked {
         self.credentials.push((id, source));
         Ok(())
     }
+}
+
+/// The first line is in systemd's form, for programs that read which version's options there are.
+fn version() -> String {
+    let ours = env!("CARGO_PKG_VERSION");
+    format!("systemd 256 (256-nixrun{ours})\nnixrun {ours}, in place of systemd-nspawn\n")
 }
 
 /// Why an option is not taken.

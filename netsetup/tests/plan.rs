@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use netsetup::{
-    AddressFact, BoundTo, Error, ErrorKind, Forward, GROUP_MASQUERADE, LinkFact, Nat, NetFacts,
-    NetworkConfig, NetworkPlan, PortFact, Protocol, Resource, Veth, resources_for,
+    AddressFact, BoundTo, Error, ErrorKind, ExtraVeth, Forward, GROUP_MASQUERADE, LinkFact, MoveFact,
+    MovedLink, Nat, NetFacts, NetworkConfig, NetworkPlan, PortFact, Protocol, Resource, SubLink, Veth,
+    resources_for,
 };
 
 fn config() -> NetworkConfig {
@@ -253,4 +254,134 @@ fn missing_links_are_refused() {
     let bond = NetFacts { links: vec![("br0".into(), link("br0", "bond", None))], ..NetFacts::default() };
     assert!(refused(&config, &bond).contains("the bridge br0 is a link of another kind"));
     plan(&config, &bridge_facts());
+}
+
+/// One of every kind of link beyond the main pair.
+fn with_links() -> (NetworkConfig, NetFacts) {
+    let extra = ExtraVeth {
+        host_link: "veth1".into(),
+        container_link: "lan0".into(),
+        bridge: None,
+        up: true,
+        host_address: Some([192, 168, 7, 1].into()),
+        host_address6: None,
+        local_address: Some("192.168.7.2/32".parse().unwrap()),
+        local_address6: None,
+    };
+    let moved = MovedLink { host_link: "eth1".into(), container_link: Some("wan0".into()) };
+    let on = |parent: &str| SubLink { parent: parent.into(), container_link: None };
+    let config = NetworkConfig {
+        extra_veths: vec![extra],
+        interfaces: vec![moved],
+        macvlans: vec![on("a-long-named-if")],
+        ipvlans: vec![on("eth3")],
+        forwards: Vec::new(),
+        ..config()
+    };
+    let links = ["a-long-named-if", "eth3"].map(|name| (name.to_owned(), link(name, "veth", None)));
+    let eth1 = LinkFact { index: 9, altnames: vec!["port1".into()], ..link("eth1", "veth", None) };
+    let moved = vec![MoveFact { name: "eth1".into(), link: Some(eth1), ..MoveFact::default() }];
+    (config, NetFacts { links: links.into(), moved, machine_id: Some([7; 16]), ..NetFacts::default() })
+}
+
+#[test]
+fn further_links_print_as_a_tree() {
+    let (mut config, facts) = with_links();
+    config.veth = None;
+    let expected = "\
+network
+  host end veth1
+    mac be:9a:ae:7e:35:01, group 1852405760, alias nixrun:nextcloud
+    address 192.168.7.1/32
+    route to 192.168.7.2
+  container end lan0
+    mac b6:16:67:19:a0:da
+    address 192.168.7.2/32
+    route to 192.168.7.1
+  eth1 moves in, and back at the end; inside it is wan0
+  MACVLAN mv-a-long-n2Gpt on a-long-named-if
+    alternative name mv-a-long-named-if
+    mac 42:09:b9:f0:e1:3a
+  IPVLAN iv-eth3 on eth3
+";
+    assert_eq!(plan(&config, &facts).to_string(), expected);
+    assert_eq!(
+        serde_json::to_string(&plan(&config, &facts).resources()).unwrap(),
+        r#"[{"link":{"name":"veth1"}},{"registration":{"container":"nextcloud"}}]"#
+    );
+}
+
+#[test]
+fn links_that_contradict_each_other_are_refused() {
+    type Change = fn(&mut NetworkConfig, &mut NetFacts);
+    let cases: [(Change, &str); 17] = [
+        (
+            |c, _| c.extra_veths[0].host_link = "a-name-that-is-too-long".into(),
+            "the link on the host cannot be called",
+        ),
+        (
+            |c, _| c.extra_veths[0].host_link = "ve-nextcloud".into(),
+            "two links of the host would be called ve-nextcloud",
+        ),
+        (
+            |c, _| c.extra_veths[0].container_link = "eth0".into(),
+            "two links in the container would be called eth0",
+        ),
+        (
+            |c, _| c.extra_veths[0].container_link = "iv-eth3".into(),
+            "two links in the container would be called iv-eth3",
+        ),
+        (
+            |c, _| c.extra_veths[0].local_address = veth(c).local_address,
+            "10.233.1.2 is given to two veth pairs",
+        ),
+        (
+            |c, _| c.extra_veths[0].up = false,
+            "192.168.7.1 cannot be set, because the pair of lan0 stays down",
+        ),
+        (
+            |c, _| c.extra_veths[0].bridge = Some("br9".into()),
+            "the bridge br9 does not exist; create it first",
+        ),
+        (|c, _| veth(c).make_bridge = true, "a zone needs a name for its bridge"),
+        (|c, _| c.interfaces[0].host_link = "lo".into(), "the loopback link lo stays where it is"),
+        (|c, _| c.interfaces[0].host_link = String::new(), "no link of the host can be called \"\""),
+        (|c, _| c.interfaces.push(c.interfaces[0].clone()), "two links of the host would be called eth1"),
+        (
+            |c, _| c.extra_veths[0].container_link = "port1".into(),
+            "would answer to port1, which is an alternative name",
+        ),
+        (|_, f| f.moved[0].link = None, "the interface eth1 does not exist on the host"),
+        (
+            |_, f| f.moved[0].claimed_by = Some("mail".into()),
+            "the interface eth1 has moved into container mail",
+        ),
+        (|_, f| f.moved[0].wireless = true, "the interface eth1 is a Wi-Fi link"),
+        (|_, f| drop(f.links.remove(0)), "the parent interface a-long-named-if does not exist on the host"),
+        (|_, f| f.links[1].1.index = 9, "the parent interface eth3 moves into the container"),
+    ];
+    for (change, words) in cases {
+        let (mut config, mut facts) = with_links();
+        plan(&config, &facts);
+        change(&mut config, &mut facts);
+        let sentence = refused(&config, &facts);
+        assert!(sentence.starts_with("network of container ") && sentence.contains(words), "{sentence}");
+    }
+}
+
+#[test]
+fn a_link_that_a_crash_left_inside_is_expected_back() {
+    let (config, mut facts) = with_links();
+    (facts.moved[0].link, facts.moved[0].claimed_by) = (None, Some("nextcloud".into()));
+    plan(&config, &facts);
+}
+
+#[test]
+fn a_bridge_is_known_by_its_alternative_name() {
+    let mut config = config();
+    veth(&mut config).bridge = Some("lan-bridge".into());
+    let facts =
+        NetFacts { links: vec![("lan-bridge".into(), link("br0", "bridge", None))], ..NetFacts::default() };
+    let plan = plan(&config, &facts).to_string();
+    assert!(plan.contains("on bridge br0") && plan.contains("connections from 127.0.0.0/8 to br0"), "{plan}");
 }

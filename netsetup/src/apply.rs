@@ -19,6 +19,7 @@ use crate::netns;
 use crate::nft;
 use crate::plan::{ContainerEnd, HostEnd, NetworkPlan, SubLinkKind, SubLinkPlan, VethPlan};
 use crate::reclaim::delete_link_of;
+use crate::rejoin::{Port, Ports};
 use crate::relay::{RelayPlan, Relays, Targets};
 use crate::route::{addr, link, route};
 use crate::shared::{Registration, Shared};
@@ -44,6 +45,8 @@ pub struct Applied {
     zone: Option<String>,
     /// MACVLAN and IPVLAN links, and a socket in the namespace they are in.
     sub_links: Option<(Socket<Route>, Vec<String>)>,
+    /// Those of them that are on bridges.
+    ports: Vec<Port>,
     forwards: Forwards,
     attendant: Option<Attendant>,
     armed: bool,
@@ -74,6 +77,7 @@ pub fn apply(plan: &NetworkPlan, paths: &NetPaths, netns: BorrowedFd<'_>) -> Res
         links: Vec::new(),
         zone: None,
         sub_links: None,
+        ports: Vec::new(),
         forwards: Forwards { relays: plan.relays.clone(), targets: Targets::of(plan.led_to()), follow: None },
         attendant: None,
         armed: true,
@@ -142,15 +146,24 @@ fn add_pair(
     applied: &mut Applied,
     netns: BorrowedFd<'_>,
 ) -> Result<(u32, u32)> {
-    let made = match &pair.host.bridge {
+    // Held until the port is made: nobody removes a zone's bridge meanwhile.
+    let mut lock = None;
+    let bridge_index = match &pair.host.bridge {
         Some(bridge) if bridge.zone => {
-            let lock = zone::lock(&applied.paths)?;
+            let lock = lock.insert(zone::lock(&applied.paths)?);
             applied.zone = Some(bridge.name.clone());
-            let index = zone::bridge(&lock, host, &plan.container, &bridge.name, pair.container.up)?;
-            create_pair(host, plan, pair, Some(index), netns)?
+            Some(zone::bridge(lock, host, &plan.container, &bridge.name, pair.container.up)?)
         }
-        bridge => create_pair(host, plan, pair, bridge.as_ref().and_then(|bridge| bridge.index), netns)?,
+        bridge => bridge.as_ref().and_then(|bridge| bridge.index),
     };
+    let made = create_pair(host, plan, pair, bridge_index, netns)?;
+    drop(lock);
+    applied.ports.extend(pair.host.bridge.as_ref().zip(bridge_index).map(|(bridge, bridge_index)| Port {
+        index: made.0,
+        name: pair.host.name.clone(),
+        bridge: bridge.name.clone(),
+        bridge_index,
+    }));
     applied.links.push(pair.host.name.clone());
     Ok(made)
 }
@@ -228,8 +241,8 @@ pub fn encode(plan: &NetworkPlan, netns: BorrowedFd<'_>) -> Vec<u8> {
 }
 
 impl Applied {
-    /// Begins what the network needs while the container runs: relays for what the kernel cannot forward, and forwards
-    /// that follow the container's addresses. For most containers that is nothing; else a thread is started, which
+    /// Begins what the network needs while the container runs: relays for what the kernel cannot forward, forwards
+    /// that follow the container's addresses, and a return to bridges that are made anew. For most containers that is nothing; else a thread is started, which
     /// ends with this value. To be called once the container's program runs; without it the rest of the network works.
     /// What could not be begun is said, one sentence each.
     pub fn attend(&mut self) -> Vec<String> {
@@ -241,10 +254,14 @@ impl Applied {
             forwards,
             addresses,
         });
-        if relays.is_empty() && follow.is_none() {
+        let ports = match std::mem::take(&mut self.ports) {
+            ports if ports.is_empty() => None,
+            ports => Ports::watch(ports).map_err(|error| notes.push(error.to_string())).ok(),
+        };
+        if relays.is_empty() && follow.is_none() && ports.is_none() {
             return notes;
         }
-        match Attendant::start(Duty { relays, targets: *targets, follow }) {
+        match Attendant::start(Duty { relays, targets: *targets, follow, ports }) {
             Ok(attendant) => self.attendant = Some(attendant),
             Err(error) => notes.push(error.to_string()),
         }

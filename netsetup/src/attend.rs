@@ -1,5 +1,5 @@
-//! What has to be done for a container's network while it runs: a thread that is there only for containers with relays,
-//! or whose forwards follow their addresses.
+//! What has to be done for a container's network while it runs: a thread that is there only for containers on bridges, with
+//! relays, or whose forwards follow their addresses.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -12,6 +12,7 @@ use crate::config::Forward;
 use crate::error::{Error, Result};
 use crate::facts::NetPaths;
 use crate::follow::Addresses;
+use crate::rejoin::Ports;
 use crate::relay::{Interest, Relays, Targets};
 use crate::shared;
 
@@ -29,6 +30,8 @@ pub(crate) struct Duty {
     pub(crate) targets: Targets,
     /// Absent when the forwards lead to configured addresses.
     pub(crate) follow: Option<Follow>,
+    /// Absent when the container is on no bridge.
+    pub(crate) ports: Option<Ports>,
 }
 
 /// Forwards that follow a container's addresses.
@@ -65,9 +68,15 @@ impl Drop for Attendant {
 fn attend(mut duty: Duty, stop: &EventFd) {
     // What changed between the launch and now was heard, and is looked at first.
     duty.follow_addresses();
+    duty.ports.iter_mut().for_each(Ports::rejoin);
     while duty.wait(stop) {
         if duty.follow.as_mut().is_some_and(|follow| follow.addresses.changed()) {
             duty.follow_addresses();
+        }
+        if let Some(ports) = &mut duty.ports
+            && ports.changed()
+        {
+            ports.rejoin();
         }
         duty.relays.advance(duty.targets);
     }
@@ -80,6 +89,9 @@ impl Duty {
         interest.push(stop, PollFlags::POLLIN);
         if let Some(follow) = &self.follow {
             interest.push(&follow.addresses, PollFlags::POLLIN);
+        }
+        if let Some(ports) = &self.ports {
+            interest.push(ports, PollFlags::POLLIN);
         }
         self.relays.interest(&mut interest);
         let timeout = self.relays.timeout().and_then(|timeout| PollTimeout::try_from(timeout).ok());

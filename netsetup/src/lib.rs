@@ -58,6 +58,7 @@ mod netns;
 mod nft;
 mod plan;
 mod reclaim;
+mod rejoin;
 mod relay;
 mod route;
 mod shared;

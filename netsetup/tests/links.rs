@@ -390,3 +390,57 @@ fn a_pair_that_stays_down_is_left_to_the_container_and_the_host() {
         assert!(container.sh("ip link show lo").contains("LOOPBACK,UP"));
     });
 }
+
+/// How often the thread that attends to the network has slept.
+fn sleeps() -> u64 {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten().map(|task| task.path());
+    let named = |path: &std::path::Path| {
+        std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name == "nixrun-network\n")
+    };
+    let status =
+        tasks.filter(|path| named(path)).flat_map(|path| std::fs::read_to_string(path.join("status")));
+    let count = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        line.trim().parse::<u64>().ok()
+    };
+    status.filter_map(count).sum()
+}
+
+#[test]
+fn ports_return_to_bridges_that_are_made_anew() {
+    on_host(|| {
+        bridge("br0");
+        bridge("br1");
+        let mut config = plain("web", Some("br0"), false, true);
+        let bridged = ExtraVeth {
+            bridge: Some("br1".into()),
+            host_address: None,
+            host_address6: None,
+            local_address: None,
+            local_address6: None,
+            ..extra("veth1", 7)
+        };
+        config.extra_veths = vec![bridged];
+        let container = Netns::new();
+        let mut applied = up(&config, &container);
+        assert_eq!(applied.attend(), Vec::<String>::new());
+        for (name, port) in [("br0", "vb-web"), ("br1", "veth1"), ("br0", "vb-web")] {
+            sh(&format!("ip link del {name}"));
+            assert!(!sh(&format!("ip link show {port}")).contains("master"));
+            bridge(name);
+            let limit = std::time::Instant::now() + std::time::Duration::from_secs(20);
+            while !sh(&format!("ip link show {port}")).contains(&format!("master {name}")) {
+                assert!(std::time::Instant::now() < limit, "{port} did not come back to {name}");
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        }
+        // Other links do not wake it, whatever they are called.
+        sh("for i in 1 2 3; do ip link set br0 mtu 140$i; done; sleep 0.2");
+        let before = sleeps();
+        sh(
+            "for n in br br00 br2 web; do ip link add name $n type bridge; ip link set dev $n up; ip link del dev $n; done",
+        );
+        assert_eq!(sleeps(), before);
+        applied.teardown(true).unwrap();
+    });
+}

@@ -207,6 +207,16 @@ pub(crate) fn add_bridge(batch: &mut Batch, name: &str, up: bool) {
     batch.push(RTM_NEWLINK, NEW, &message, format!("create the bridge {name}"));
 }
 
+/// Makes a link a port of the bridge with the index `bridge`, and up.
+pub(crate) fn join(batch: &mut Batch, index: u32, name: &str, bridge: u32) {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message.attributes = vec![LinkAttribute::Controller(bridge)];
+    batch.push(RTM_SETLINK, 0, &message, format!("put {name} on its bridge"));
+}
+
 /// Moves a link into another network namespace, under another name where one is given. The kernel closes it on the way,
 /// and takes its addresses; alternative names stay.
 pub(crate) fn move_to(

@@ -116,6 +116,10 @@ pub enum Verdict {
     AllowExceptAudit,
     /// It succeeds without being done.
     Nothing,
+    /// It succeeds without being done, but EBADF where its first argument can be no descriptor.
+    NothingOnFile,
+    /// The same where it is denied: EPERM then.
+    NothingOnFileOrDenied,
     /// It is done, but EINVAL with `O_SYNC` or `O_DSYNC` in its second argument.
     OpenWithoutSync,
     /// It is done, but EINVAL with `O_SYNC` or `O_DSYNC` in its third argument.
@@ -136,6 +140,8 @@ pub struct Policy {
 
 /// Calls that `suppress_sync` makes do nothing.
 const SYNC: SyscallSet = SyscallSet::of("@sync");
+/// Those of them that take no descriptor.
+const SYNC_WITHOUT_FILE: SyscallSet = SyscallSet::of("msync sync");
 
 /// What nspawn 257 allows whatever the capabilities. Left out on purpose there: `@cpu-emulation` `@keyring` `@obsolete`
 /// `@pkey` `@swap`, bpf, fanotify_*, kexec_*, lookup_dcookie, nfsservctl, open_by_handle_at, perf_event_open and
@@ -191,7 +197,8 @@ impl Policy {
         Ok(())
     }
 
-    /// Makes fsync(2) and its kind succeed without doing anything, whatever is denied. `O_SYNC` and `O_DSYNC` are
+    /// Makes fsync(2) and its kind succeed without doing anything, whatever is denied, as far as the descriptor is not
+    /// negative. `O_SYNC` and `O_DSYNC` are
     /// EINVAL for open(2) and openat(2), and openat2(2), whose flags lie in memory, is not there: programs try
     /// again without (systemd's `seccomp_suppress_sync`).
     pub fn suppress_sync(&mut self) {
@@ -216,7 +223,9 @@ impl Policy {
         const OPENAT: usize = index_of(b"openat").expect("openat is in the table");
         const OPENAT2: usize = index_of(b"openat2").expect("openat2 is in the table");
         match self.allowed.contains(index) && !self.denied.contains(index) {
-            _ if self.suppress_sync && SYNC.contains(index) => Verdict::Nothing,
+            _ if self.suppress_sync && SYNC_WITHOUT_FILE.contains(index) => Verdict::Nothing,
+            true if self.suppress_sync && SYNC.contains(index) => Verdict::NothingOnFile,
+            false if self.suppress_sync && SYNC.contains(index) => Verdict::NothingOnFileOrDenied,
             _ if self.suppress_sync && index == OPENAT2 => Verdict::NotImplemented,
             true if self.suppress_sync && index == OPEN => Verdict::OpenWithoutSync,
             true if self.suppress_sync && index == OPENAT => Verdict::OpenatWithoutSync,
@@ -297,6 +306,8 @@ impl Tree<'_> {
         let label = match verdict {
             Verdict::Allow => self.program.ret(libc::SECCOMP_RET_ALLOW),
             Verdict::Nothing => self.program.ret(errno(0)),
+            Verdict::NothingOnFile => self.nothing_on_file(libc::EBADF),
+            Verdict::NothingOnFileOrDenied => self.nothing_on_file(libc::EPERM),
             Verdict::OpenWithoutSync => self.without_sync(1),
             Verdict::OpenatWithoutSync => self.without_sync(2),
             Verdict::NotPermitted => self.program.ret(errno(libc::EPERM)),
@@ -309,6 +320,14 @@ impl Tree<'_> {
         };
         self.leaves[verdict as usize] = Some(label);
         label
+    }
+
+    /// Success, or `otherwise` for a negative descriptor.
+    fn nothing_on_file(&mut self, otherwise: i32) -> Label {
+        let done = self.program.ret(errno(0));
+        let refuse = self.program.ret(errno(otherwise));
+        let negative = self.program.branch(IF_AT_LEAST, 1 << 31, refuse, done);
+        self.program.load(ARGUMENTS[0], negative)
     }
 
     /// EINVAL when the argument has the bit of `O_DSYNC`, which `O_SYNC` has, too.

@@ -32,7 +32,7 @@ fn answer(policy: &Policy, abi: Abi, number: u32) -> Answer {
         Verdict::Allow | Verdict::AllowExceptAudit => Answer::Allow,
         // Without flags in its arguments.
         Verdict::OpenWithoutSync | Verdict::OpenatWithoutSync => Answer::Allow,
-        Verdict::Nothing => Answer::Errno(0),
+        Verdict::Nothing | Verdict::NothingOnFile | Verdict::NothingOnFileOrDenied => Answer::Errno(0),
         Verdict::NotPermitted => Answer::Errno(libc::EPERM),
         Verdict::NotImplemented => Answer::Errno(libc::ENOSYS),
     }
@@ -201,6 +201,14 @@ fn suppressed_syncs_succeed_and_synchronous_files_cannot_be_opened() {
         for name in "fsync fdatasync msync sync syncfs sync_file_range sync_file_range2".split(' ') {
             let Some(answer) = ask(name, [9; 6]) else { continue };
             assert_eq!(answer, Answer::Errno(0), "{abi:?} {name}");
+            let takes_file = name != "sync" && name != "msync";
+            let expected = match name {
+                "fsync" => libc::EPERM,
+                _ if takes_file => libc::EBADF,
+                _ => 0,
+            };
+            let expected = Answer::Errno(expected);
+            assert_eq!(ask(name, [0xffff_ffff, 0, 0, 0, 0, 0]), Some(expected), "{abi:?} {name}");
             seen += 1;
         }
         assert!(seen >= 6, "{abi:?}: {seen} calls");

@@ -106,7 +106,7 @@ fn the_kernel_opens_nothing_synchronously_where_syncs_are_suppressed() {
         let opened = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_WRONLY | flags) };
         let error = if opened >= 0 { 0 } else { Error::last_os_error().raw_os_error().unwrap() };
         // SAFETY: no descriptor has this number, which only a call that is made can find out.
-        (error, unsafe { libc::fsync(-1) })
+        (error, unsafe { libc::fsync(i32::MAX) })
     };
     let (free, bound) = in_a_thread(move || {
         let mut policy = Policy::nspawn(nspawn_default(true));

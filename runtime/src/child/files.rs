@@ -31,8 +31,9 @@ pub(crate) enum What {
     Link { to: Str, needs: Str },
     /// Nothing any more.
     Delete,
-    /// A mount, unless `unless` exists; over what a link leads to, if `follow` names the whole path.
-    Mount { tree: RawFd, follow: Option<Str>, unless: Option<Str> },
+    /// A mount, unless `unless` exists; over what a link leads to, if `follow` names the whole path. Where there is
+    /// nothing to mount on, the content is copied: in the place of such a link, or beside one that is to stay.
+    Mount { tree: RawFd, content: Bytes, follow: Option<Str>, unless: Option<Str> },
 }
 
 /// Mode of a file that we make.
@@ -52,8 +53,11 @@ pub(super) fn offer(script: &Script, root: RawFd, offer: &Offer) -> Done {
         What::Link { .. } => Ok(()),
         What::Delete => delete(directory, name),
         What::Mount { unless: Some(path), .. } if exists(root, script.get(path)) => Ok(()),
-        What::Mount { tree, follow, .. } => {
+        What::Mount { tree, content, follow, .. } => {
+            let content = script.bytes(content);
+            let copy = if follow.is_some() { replace } else { fill };
             mount(root, directory, name, tree, follow.map(|path| script.get(path)))
+                .or_else(|failure| copy(directory, name, content).map_err(|_| failure))
         }
     };
     close(directory);

@@ -1,9 +1,8 @@
 //! The environment of PID 1.
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
 
-use crate::config::{Console, ContainerConfig, Program};
+use crate::config::{ContainerConfig, Program};
 use crate::host::HostFacts;
 use crate::passwd::is_root;
 
@@ -14,9 +13,7 @@ pub(super) fn environment(config: &ContainerConfig, host: &HostFacts) -> Vec<(Os
     let mut set = |key: &str, value: OsString| set(&mut env, key.into(), value);
     set("PATH", DEFAULT_PATH.into());
     set("container", config.manager.clone().into());
-    // With a pipe for a console, what we run in is the container's terminal only if all of it is one.
-    let terminal = || std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
-    if let Some(term) = std::env::var_os("TERM").filter(|_| config.console != Console::Pipe || terminal()) {
+    if let Some(term) = std::env::var_os("TERM") {
         set("TERM", term);
     }
     let payload = &config.payload;

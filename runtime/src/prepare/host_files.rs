@@ -29,11 +29,12 @@ pub(super) fn step(
     warnings: &mut Vec<String>,
 ) -> Result<Option<Op>, Error> {
     let what = match (&mount.source, tree) {
-        (Source::HostFile { follow, unless, .. }, Some(tree)) => {
+        (Source::HostFile { path, follow, unless }, Some(tree)) => {
+            let content = script.put(&read(path).unwrap_or_default());
             let unless = unless.as_deref().map(relative).transpose()?.map(|path| script.string(&path));
             let follow =
                 follow.then(|| relative(&mount.target)).transpose()?.map(|path| script.string(&path));
-            What::Mount { tree: tree.as_raw_fd(), follow, unless }
+            What::Mount { tree: tree.as_raw_fd(), content, follow, unless }
         }
         (Source::Copy { from, replace }, _) => match read(from) {
             Ok(content) => {

@@ -255,8 +255,13 @@ impl Asked {
         if text == "help" {
             return Err(Stop::Print(lines(values::limit_names())));
         }
-        let limit = values::limit(text)
-            .map_err(|right| format!("Failed to parse resource limit: {text}; expected {right}"))?;
+        let Some((name, value)) = text.split_once('=') else {
+            return Err("--rlimit= expects an '=' assignment, such as NOFILE=1024:4096.".to_owned().into());
+        };
+        let unknown = || format!("Unknown resource limit: {name}; --rlimit=help lists those that there are.");
+        let name = values::limit_name(name).ok_or_else(unknown)?;
+        let limit = values::limit(name, value)
+            .map_err(|right| format!("Failed to parse resource limit: {value}; expected {right}"))?;
         self.limits.retain(|known| known.name != limit.name);
         self.limits.push(limit);
         Ok(())

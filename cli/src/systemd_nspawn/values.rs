@@ -239,18 +239,21 @@ pub(super) fn limit_names() -> impl Iterator<Item = &'static str> {
     LIMITS.iter().map(|(name, _)| *name)
 }
 
-/// `NAME=LIMIT` or `NAME=SOFT:HARD`; the name may begin with `RLIMIT_` or `Limit`.
-pub(super) fn limit(text: &str) -> Value<ResourceLimit> {
-    let (name, value) = text.split_once('=').ok_or("NAME=LIMIT, such as NOFILE=1024:4096")?;
-    let bare = ["RLIMIT_", "Limit"].iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
-    let known = LIMITS.iter().find(|(known, _)| *known == bare);
-    let (name, unit) = known.ok_or("one of getrlimit(2)'s names, such as NOFILE; `help` lists them")?;
+/// getrlimit(2)'s name of a limit, which may be given with `RLIMIT_` or `Limit` before it.
+pub(super) fn limit_name(text: &str) -> Option<&'static str> {
+    let bare = ["RLIMIT_", "Limit"].iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(text);
+    limit_names().find(|known| *known == bare)
+}
+
+/// `LIMIT` or `SOFT:HARD` for the limit of this name.
+pub(super) fn limit(name: &str, value: &str) -> Value<ResourceLimit> {
+    let unit = LIMITS.iter().find(|(known, _)| *known == name).map_or(Unit::Count, |(_, unit)| *unit);
     let (soft, hard) = value.split_once(':').unwrap_or((value, value));
-    let (soft, hard) = (limit_value(soft, *unit)?, limit_value(hard, *unit)?);
+    let (soft, hard) = (limit_value(soft, unit)?, limit_value(hard, unit)?);
     if soft > hard {
         return Err("a soft limit that is not above the hard one".to_owned());
     }
-    Ok(ResourceLimit { name: (*name).to_owned(), soft, hard })
+    Ok(ResourceLimit { name: name.to_owned(), soft, hard })
 }
 
 fn limit_value(text: &str, unit: Unit) -> Value<u64> {
@@ -419,7 +422,11 @@ mod tests {
 
     #[test]
     fn limits_are_read() {
-        let read = |text| limit(text).map(|limit| (limit.name, limit.soft, limit.hard));
+        let read = |text: &str| -> Value<(String, u64, u64)> {
+            let (name, value) = text.split_once('=').ok_or("an assignment")?;
+            let limit = limit(limit_name(name).ok_or("a name")?, value)?;
+            Ok((limit.name, limit.soft, limit.hard))
+        };
         let is = |name: &str, soft, hard| Ok((name.to_owned(), soft, hard));
         for (text, expected) in [
             ("NOFILE=1024", is("NOFILE", 1024, 1024)),

@@ -44,7 +44,7 @@ impl Place {
             Stop::Print(text) => format!("printed {text}"),
             Stop::Fault(sentence) => sentence,
         })?;
-        let paths = HostPaths::below(&here);
+        let paths = HostPaths::below(&here).with_proc(here.join("proc"));
         let variable =
             |name: &str| env.iter().find(|(known, _)| *known == name).map(|(_, v)| OsString::from(v));
         let around =
@@ -309,6 +309,30 @@ fn properties_and_slice_are_for_a_scope() {
     let kept = place.means("-D web --keep-unit --slice=a --register=no true").request;
     assert!(kept.notes.len() == 1 && kept.unit.slice.is_none() && !kept.unit.register);
     assert!(place.refuses("-D web --property=Nope=1 true").contains("Nope"));
+}
+
+#[test]
+fn a_session_is_no_unit_to_keep() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("proc/self")).unwrap();
+    let line = "-D web --keep-unit true";
+    for (group, session) in [
+        ("0::/user.slice/user-1000.slice/session-2.scope", true),
+        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/a.service", true),
+        ("0::/machine.slice/container@web.service", false),
+        ("0::/user.slice/user-name.slice/x", false),
+    ] {
+        place.write("proc/self/cgroup", group);
+        if session {
+            assert!(
+                place.refuses(line).contains("may not be used when invoked from a user session"),
+                "{group}"
+            );
+            place.means("-D web --keep-unit --register=no true");
+        } else {
+            place.means(line);
+        }
+    }
 }
 
 #[test]

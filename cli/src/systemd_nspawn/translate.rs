@@ -28,6 +28,8 @@ const CREDENTIAL_SIZE: u64 = 1 << 20;
 pub(super) fn translate(mut asked: Asked, around: Surroundings<'_>) -> Result<Meaning, String> {
     let mut variables = environment::read(around.variable)?;
     if asked.share_system {
+        let note = "Please do not use --share-system anymore, use $SYSTEMD_NSPAWN_SHARE_* instead.";
+        variables.notes.push(note.to_owned());
         let view = &mut variables.view;
         (view.share_ipc, view.share_pid, view.share_uts) = (true, true, true);
     }
@@ -70,6 +72,15 @@ pub(super) fn translate(mut asked: Asked, around: Surroundings<'_>) -> Result<Me
     };
     let network =
         (container.network == Network::Private).then(|| network(&asked, &names.machine, &variables));
+    if asked.keep_unit && register && in_user_session(around.paths) {
+        return Err("--keep-unit --register=yes may not be used when invoked from a user session.".to_owned());
+    }
+    if asked.console == Some(ConsoleMode::Pipe) && around.terminal && !asked.quiet {
+        let note = "Console mode 'pipe' selected, but standard input/output are connected to an interactive TTY. \
+                    Most likely you want to use 'interactive' console mode for proper interactivity and shell job \
+                    control. Proceeding anyway.";
+        variables.notes.push(note.to_owned());
+    }
     let unit = unit(&asked, register, &mut variables.notes)?;
     let request = Request { container, network, notes: variables.notes, wait_for_links: true, unit };
     Ok(Meaning {
@@ -78,6 +89,16 @@ pub(super) fn translate(mut asked: Asked, around: Surroundings<'_>) -> Result<Me
         // Our words must not get between those of a command that has our stderr.
         quiet: asked.quiet || mode == Console::Pipe,
         keep_unit: asked.keep_unit,
+    })
+}
+
+/// Whether our control group is of a user's session: what is registered is the whole unit, and ending the machine
+/// would end the session.
+fn in_user_session(paths: &HostPaths) -> bool {
+    let groups = fs::read_to_string(paths.proc("self/cgroup")).unwrap_or_default();
+    groups.lines().any(|line| {
+        let slice = line.split('/').find_map(|part| part.strip_prefix("user-")?.strip_suffix(".slice"));
+        slice.is_some_and(|uid| !uid.is_empty() && uid.bytes().all(|b| b.is_ascii_digit()))
     })
 }
 

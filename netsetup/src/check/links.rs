@@ -14,6 +14,9 @@ use crate::route::link::LinkFact;
 /// Longest alternative name, `ALTIFNAMSIZ` without its terminating zero.
 const ALTNAME_MAX: usize = 127;
 
+/// Kinds of links that stay in the network namespace they were made in.
+const STAY: [&str; 4] = ["bridge", "bond", "team", "vrf"];
+
 /// What is wrong with the links that were asked for, by themselves.
 pub(super) fn bad(config: &NetworkConfig) -> Option<String> {
     bad_names(config)
@@ -183,10 +186,10 @@ fn moved(config: &NetworkConfig, fact: &MoveFact) -> Result<()> {
     if let Some(bridge) = &fact.port_of {
         return wrong(&format!("is in use as a port of {bridge}; take it out of there first"));
     }
-    if link.kind.as_deref() == Some("bridge") {
-        return wrong(
-            "is a bridge, which the kernel moves to no other network namespace; put a veth pair on it instead",
-        );
+    if let Some(kind) = link.kind.as_deref().filter(|kind| STAY.contains(kind)) {
+        return wrong(&format!(
+            "is a {kind}, which the kernel moves to no other network namespace; put a veth pair or a MACVLAN link on it"
+        ));
     }
     if fact.wireless {
         return wrong("is a Wi-Fi link, which moves with its whole radio only; nixrun cannot do that");

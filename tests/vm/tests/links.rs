@@ -37,14 +37,16 @@ fn an_ipvlan_link_is_nspawns() {
 }
 
 #[test]
-fn a_dummy_and_a_bond_move_in_and_come_back() {
+fn a_dummy_and_a_vlan_move_in_and_come_back() {
     host();
-    sh("ip link add wire type dummy && ip link add bond7 type bond mode active-backup");
-    let said = same_of_both(
-        "--network-interface=wire:lan0 --network-interface=bond7",
-        "ip -br link show dev lan0; ip -br link show dev bond7",
+    sh(
+        "ip link add wire type dummy && ip link add base type dummy && ip link add link base name vlan7 type vlan id 7",
     );
-    assert!(said.contains("lan0") && said.contains("bond7"), "{said}");
-    sh("ip link show dev wire && ip link show dev bond7");
+    let said = same_of_both(
+        "--network-interface=wire:lan0 --network-interface=vlan7",
+        "ip -br link show dev lan0; ip -d link show dev vlan7 | grep -o vlan.protocol.*id.7",
+    );
+    assert!(said.contains("lan0") && said.contains("id 7"), "{said}");
+    sh("ip link show dev wire && ip link show dev vlan7");
     assert_eq!(sh("ls /run/nixrun /run/systemd/nspawn-network-zone 2>/dev/null || true"), "");
 }

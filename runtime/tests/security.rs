@@ -6,7 +6,7 @@ use caps::Capability;
 use common::{printed, root, start};
 use runtime::{
     BindIds, BindSource, CapSet, ContainerConfig, Device, DeviceAllow, ErrorKind, HostFacts, HostPaths,
-    Mount, Personality, Plan, ResourceLimit,
+    Mount, Network, Ownership, Personality, Plan, ResourceLimit, UserNamespace,
 };
 
 const STATUS: &str = "/bin/busybox grep -E '^(Cap|NoNewPrivs)' /proc/self/status";
@@ -106,6 +106,32 @@ fn an_ambient_capability_that_the_container_lacks_starts_nothing() {
     let error = start(&config).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("CAP_SYS_MODULE"), "{error}");
+}
+
+/// In every combination of the container's own namespaces, one inside can mount what it needs.
+#[test]
+fn a_user_namespace_inside_can_mount_a_procfs_where_containers_are_to_be_nested() {
+    let Some((_dir, root)) = root() else { return };
+    let script = "b=/bin/busybox; $b mkdir /tmp/m
+        $b unshare -Urmpf $b mount -t proc p /tmp/m 2>/dev/null && echo proc
+        $b unshare -Urmpnf $b mount -t sysfs -o ro s /tmp/m 2>/dev/null && echo sysfs; echo end";
+    let users = UserNamespace::Range { base: 1_000_000, length: 65_536 };
+    for users in [UserNamespace::Host, users] {
+        for network in [Network::Host, Network::Private] {
+            let out = |nested| {
+                printed(&root, "nested", script, |config| {
+                    (config.users, config.network) = (users, network.clone());
+                    config.ownership = Ownership::Map;
+                    if users == UserNamespace::Host {
+                        config.ownership = Ownership::Off;
+                    }
+                    config.security.nested = nested;
+                })
+            };
+            assert_eq!(out(true), "proc\nsysfs\nend\n", "{users:?} {network:?}");
+            assert!(!out(false).contains("proc"), "{users:?} {network:?}");
+        }
+    }
 }
 
 fn plan(config: &ContainerConfig) -> Plan {

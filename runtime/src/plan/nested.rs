@@ -12,7 +12,7 @@
 //! The control group is the container's own and writable anyway.
 
 use super::mounts::{Attributes, Entry, MountPlan, Source};
-use crate::config::SystemCallRules;
+use crate::config::{ContainerConfig, Network, SystemCallRules, UserNamespace};
 
 /// Whose root alone may look in: what is masked elsewhere shows here.
 const DIRECTORY: &str = "/run/host/nested";
@@ -25,10 +25,13 @@ pub(super) fn directory() -> Entry {
     Entry::Directory { path: DIRECTORY.trim_start_matches("/run/").into(), mode: 0o700 }
 }
 
-/// The file systems that make others like them mountable.
-pub(super) fn mounts() -> impl Iterator<Item = MountPlan> {
+/// The file systems that make others like them mountable. In a user namespace the sysfs of a network from outside cannot
+/// be mounted, neither here nor by those inside, who have the one on /sys in sight.
+pub(super) fn mounts(config: &ContainerConfig) -> impl Iterator<Item = MountPlan> {
+    let foreign = config.users != UserNamespace::Host && config.network != Network::Private;
+    let both = [("proc", "proc"), ("sys", "sysfs")].into_iter();
     // Writable, both: what is read-only here could only be mounted read-only there.
-    [("proc", "proc"), ("sys", "sysfs")].into_iter().map(|(name, fstype)| MountPlan {
+    both.filter(move |(name, _)| *name == "proc" || !foreign).map(|(name, fstype)| MountPlan {
         target: std::path::Path::new(DIRECTORY).join(name),
         source: Source::Kernel(fstype),
         attributes: Attributes::API,

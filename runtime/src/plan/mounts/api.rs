@@ -72,7 +72,7 @@ pub(super) fn inner(
     }
     proc(&mut mounts, host, View::of(config));
     if config.security.nested {
-        mounts.extend(nested::mounts());
+        mounts.extend(nested::mounts(config));
     }
     if host.mqueue && !taken(outer, "/dev/mqueue") {
         mounts.push(mount("/dev/mqueue", Source::Kernel("mqueue"), Attributes::API));

@@ -120,6 +120,23 @@ fn a_file_goes_into_what_is_mounted_over_etc() {
     config.payload.argv[3] = "test \"$(/bin/busybox cat /etc/resolv.conf)\" = 'nameserver 192.0.2.53'".into();
     assert_eq!(host.run(&config).unwrap(), (FINE, vec![]));
     assert_eq!(fs::read_dir(root.join("etc")).unwrap().count(), 0);
+    // The same with a root that is forgotten, which has one of its own to write to.
+    config.mounts = Vec::new();
+    config.root.ephemeral = true;
+    assert_eq!(host.run(&config).unwrap(), (FINE, vec![]));
+    assert_eq!(fs::read_dir(root.join("etc")).unwrap().count(), 0);
+    // A read-only one is left as it is: what is bound needs a file to be bound over.
+    config.root = runtime::RootOptions { read_only: true, ..runtime::RootOptions::default() };
+    config.payload.argv[3] = "test ! -e /etc/resolv.conf".into();
+    for mode in [ResolvConf::CopyHost, ResolvConf::BindHost, ResolvConf::Auto] {
+        config.integration.resolv_conf = mode;
+        assert_eq!(host.run(&config).unwrap(), (FINE, vec![]), "{mode:?}");
+    }
+    fs::write(root.join("etc/resolv.conf"), "").unwrap();
+    config.payload.argv[3] = "test \"$(/bin/busybox cat /etc/resolv.conf)\" = 'nameserver 192.0.2.53'".into();
+    config.integration.resolv_conf = ResolvConf::BindHost;
+    assert_eq!(host.run(&config).unwrap(), (FINE, vec![]));
+    assert_eq!(fs::read(root.join("etc/resolv.conf")).unwrap(), b"");
 }
 
 #[test]
@@ -271,4 +288,60 @@ fn credentials_are_roots_alone_and_unchangeable() {
     // A bad name is said before anything is made.
     config.integration.credentials = vec![credential("../x", b"")];
     assert!(start(&config).unwrap_err().to_string().contains("its name must be"));
+}
+
+/// With ids of its own: everything that was made belongs to the container's root, and everything still works.
+#[test]
+fn what_a_container_with_ids_of_its_own_takes_over_belongs_to_its_root() {
+    const BASE: u32 = 0x40_0000;
+    let Some((_dir, root)) = root() else { return };
+    let host = FakeHost::new();
+    for directory in ["etc", "usr/share/zoneinfo"] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    fs::write(root.join("usr/share/zoneinfo/Mars"), "TZif Mars").unwrap();
+    fs::write(root.join("etc/passwd"), "ada:x:1000:100::/home/ada:/bin/sh\n").unwrap();
+    fs::write(root.join("etc/machine-id"), format!("{ID}\n")).unwrap();
+    let script = "b=/bin/busybox
+        own() { test \"$($b stat -c %u:%g $1)\" = 0:0 || { echo $1 is $($b stat -c %u:%g $1) >&2; exit 10; }; }
+        own /etc/resolv.conf; own /etc/localtime; own /run/host/credentials; own /run/host/credentials/a
+        own /var/log; own /var/log/journal/0123456789abcdef0123456789abcdef
+        test \"$($b cat /run/host/credentials/a)\" = secret || exit 11
+        echo y > /var/log/journal/0123456789abcdef0123456789abcdef/y || exit 12
+        test $$ = $PID || exit 13
+        test $PID = 1 || test \"$($b cat /proc/1/comm)\" = nixrun-stub || exit 14
+        exit 0";
+    let mut config = config(&root, "ids", script);
+    config.users = runtime::UserNamespace::Range { base: BASE, length: 65536 };
+    config.ownership = runtime::Ownership::Map;
+    config.integration.resolv_conf = ResolvConf::ReplaceHost;
+    config.integration.timezone = Timezone::Symlink;
+    config.integration.journal = LinkJournal { mode: JournalLink::Guest, optional: false };
+    config.integration.credentials = vec![Credential { id: "a".into(), value: b"secret".to_vec() }];
+    for (as_pid2, pid) in [(false, "1"), (true, "2")] {
+        config.payload.as_pid2 = as_pid2;
+        config.payload.env = vec![("PID".into(), pid.into())];
+        assert_eq!(host.run(&config).unwrap(), (FINE, vec![]), "as PID {pid}");
+    }
+    // In the root itself they are root's.
+    for path in ["etc/resolv.conf", "etc/localtime", "var/log/journal"] {
+        assert_eq!(fs::symlink_metadata(root.join(path)).unwrap().uid(), 0, "{path}");
+    }
+    // The host's journal of it is root's, and may be written to inside.
+    config.integration.journal.mode = JournalLink::Host;
+    let (outcome, warnings) = host.run(&config).unwrap();
+    assert!(outcome == FINE && warnings.len() == 1 && warnings[0].contains("is not empty"), "{warnings:?}");
+    let ours = host.path("var/log/journal").join(ID);
+    assert_eq!(fs::metadata(ours.join("y")).unwrap().uid(), 0);
+    config.integration.journal = LinkJournal::default();
+
+    config.payload.argv[3] = "b=/bin/busybox
+        test \"$($b id -u):$($b id -g) $($b stat -c %u:%g $HOME /dev/console)\" = '1000:100 1000:100
+1000:100' || exit 10
+        exit 0"
+        .into();
+    config.payload.user = Some("ada".into());
+    config.console = runtime::Console::Passive;
+    assert_eq!(host.run(&config).unwrap(), (FINE, vec![]));
+    assert_eq!(fs::metadata(root.join("home/ada")).unwrap().uid(), 1000);
 }

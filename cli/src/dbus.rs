@@ -1,208 +1,133 @@
-//! One request to systemd over the system bus: a scope of its own for this process, so that a container started from
-//! a shell lives in a delegated control group (`machine-NAME.scope`) and not in the shell's.
+//! A client of the system bus, as small as what nixrun says to systemd and systemd-machined: calls, their answers,
+//! and signals to us. [`scope`] is the one that asks systemd for a scope.
 //!
 //! ```text
 //! us  -> bus      AUTH EXTERNAL, BEGIN; Hello
-//! us  -> bus      AddMatch(JobRemoved)         before the call, so that the signal cannot be missed
-//! us  -> systemd  StartTransientUnit(machine-NAME.scope, …, PIDs=[us])
-//! us <-  systemd  return: the job              the scope may not exist yet
-//! us <-  systemd  signal JobRemoved(job, "done")   now we are in it
+//! us  -> service  a call, one at a time
+//! us <-  service  its answer; signals come before and after it
 //! ```
 
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::io;
+use std::path::Path;
+use std::time::Instant;
 
-use wire::{FIXED, Message, Reader, Writer, field, kind};
+use crate::local_stream::{CallOff, LocalStream};
+use wire::{FIXED, Message, Reader, Writer, field, flag, kind};
 
-mod wire;
+pub mod scope;
+pub(crate) mod wire;
 
 /// Where the system bus listens, below the host's root.
 pub const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
 
-const BUS: &str = "org.freedesktop.DBus";
-const BUS_PATH: &str = "/org/freedesktop/DBus";
-const SYSTEMD: &str = "org.freedesktop.systemd1";
-const SYSTEMD_PATH: &str = "/org/freedesktop/systemd1";
-const MANAGER: &str = "org.freedesktop.systemd1.Manager";
-
-/// Why systemd did not give us a scope.
+/// Why a call has no result.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ScopeError {
-    /// The bus cannot be reached or the connection broke.
-    #[error("cannot ask systemd for {unit} over {}: {source}", bus.display())]
-    Bus {
-        /// The scope.
-        unit: String,
-        /// Socket of the bus.
-        bus: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// systemd, or the bus in its place, said no.
-    #[error("cannot start {unit}: systemd answered {error}: {text}")]
+pub enum CallError {
+    /// The bus cannot be reached, the connection broke, or there was no answer in time.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// Whoever was called, or the bus in its place, said no.
+    #[error("{name}: {text}")]
     Refused {
-        /// The scope.
-        unit: String,
         /// Name of the D-Bus error.
-        error: String,
+        name: String,
         /// What it says.
         text: String,
     },
-    /// The job ran and did not succeed.
-    #[error("cannot start {unit}: systemd's job ended as {result:?}; `systemctl status {unit}` may say why")]
-    Job {
-        /// The scope.
-        unit: String,
-        /// systemd's word for how the job ended, such as `failed` or `canceled`.
-        result: String,
-    },
 }
 
-/// The name of the scope that systemd-machined, too, would give a container: `machine-NAME.scope`, NAME escaped as
-/// systemd-escape(1) does, where a dash within becomes `\x2d`.
-#[must_use]
-pub fn scope_name(container: &str) -> String {
-    let mut unit = String::from("machine-");
-    for (i, byte) in container.bytes().enumerate() {
-        let plain = byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'_') || (byte == b'.' && i > 0);
-        if plain {
-            unit.push(char::from(byte));
-        } else {
-            unit.push_str(&format!("\\x{byte:02x}"));
-        }
-    }
-    unit + ".scope"
+/// A method call.
+pub(crate) struct Call<'a> {
+    pub(crate) destination: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) interface: &'a str,
+    pub(crate) member: &'a str,
+    pub(crate) signature: &'a str,
+    pub(crate) body: Writer,
+    /// Whether a service that does not run is started for it.
+    pub(crate) start: bool,
 }
 
-/// Moves this process into a new scope [`scope_name`]`(container)` in `machine.slice`, delegated to us, and returns
-/// when that is done. Any thread may call; it moves them all.
-///
-/// # Errors
-/// [`ScopeError`]; the process is then where it was. `bus` is waited for `timeout` at most.
-pub fn start_scope(bus: &Path, container: &str, timeout: Duration) -> Result<(), ScopeError> {
-    let unit = scope_name(container);
-    let pid = std::process::id();
-    request(bus, &unit, container, pid, Instant::now() + timeout).map_err(|failure| match failure {
-        Failure::Io(source) => ScopeError::Bus { unit, bus: bus.to_owned(), source },
-        Failure::Error(error, text) => ScopeError::Refused { unit, error, text },
-        Failure::Job(result) => ScopeError::Job { unit, result },
-    })
-}
-
-enum Failure {
-    Io(io::Error),
-    Error(String, String),
-    Job(String),
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Failure::Io(error)
-    }
-}
-
-fn request(bus: &Path, unit: &str, container: &str, pid: u32, deadline: Instant) -> Result<(), Failure> {
-    let mut connection = Connection::open(bus, deadline)?;
-    connection.call(BUS, BUS_PATH, BUS, "Hello", "", Writer::default())?;
-
-    let mut rule = Writer::default();
-    rule.string(&format!(
-        "type='signal',sender='{SYSTEMD}',interface='{MANAGER}',member='JobRemoved',path='{SYSTEMD_PATH}'"
-    ));
-    connection.call(BUS, BUS_PATH, BUS, "AddMatch", "s", rule)?;
-
-    let body = transient_scope(unit, container, pid);
-    let reply =
-        connection.call(SYSTEMD, SYSTEMD_PATH, MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))", body)?;
-    let job = Reader::new(&reply.body).string().ok_or_else(malformed)?.to_owned();
-    loop {
-        let message = connection.next()?;
-        if message.kind != kind::SIGNAL || message.member != "JobRemoved" || message.interface != MANAGER {
-            continue;
-        }
-        // id, job, unit, result
-        let mut reader = Reader::new(&message.body);
-        let (_, removed) = (reader.u32(), reader.string());
-        let (_, result) = (reader.string(), reader.string().ok_or_else(malformed)?);
-        if removed == Some(&job) {
-            return if result == "done" { Ok(()) } else { Err(Failure::Job(result.to_owned())) };
+impl Call<'_> {
+    /// A call to the bus itself.
+    pub(crate) fn to_bus<'a>(member: &'a str, signature: &'a str, body: Writer) -> Call<'a> {
+        Call {
+            destination: "org.freedesktop.DBus",
+            path: "/org/freedesktop/DBus",
+            interface: "org.freedesktop.DBus",
+            member,
+            signature,
+            body,
+            start: true,
         }
     }
 }
 
-/// The body of `StartTransientUnit`: unit, mode, properties, auxiliary units.
-fn transient_scope(unit: &str, container: &str, pid: u32) -> Writer {
-    let mut body = Writer::default();
-    body.string(unit).string("fail");
-    body.array(8, |properties| {
-        let text = |p: &mut Writer, name: &str, value: &str| {
-            p.align(8).string(name).signature("s").string(value);
-        };
-        text(properties, "Description", &format!("Container {container}"));
-        text(properties, "Slice", "machine.slice");
-        // A scope that failed would stand in the way of the next start.
-        text(properties, "CollectMode", "inactive-or-failed");
-        properties.align(8).string("Delegate").signature("b").u32(1);
-        properties.align(8).string("PIDs").signature("au").array(4, |pids| {
-            pids.u32(pid);
-        });
-    });
-    body.array(8, |_| {});
-    body
-}
-
-fn malformed() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the bus sent a message that makes no sense")
-}
-
-struct Connection {
-    stream: UnixStream,
+/// A connection to a message bus.
+#[derive(Debug)]
+pub struct Connection {
+    stream: LocalStream,
     serial: u32,
-    deadline: Instant,
+    name: String,
 }
 
 impl Connection {
-    /// Connects and proves who we are.
-    fn open(bus: &Path, deadline: Instant) -> io::Result<Connection> {
-        let mut connection = Connection { stream: UnixStream::connect(bus)?, serial: 0, deadline };
+    /// Connects to the bus at this socket.
+    ///
+    /// # Errors
+    /// When it cannot be reached, does not accept us, or takes too long.
+    pub fn open(bus: &Path, deadline: Instant, call_off: Option<CallOff>) -> Result<Connection, CallError> {
+        let stream = LocalStream::connect(bus, deadline, call_off)?;
+        let mut connection = Connection { stream, serial: 0, name: String::new() };
+        connection.authenticate()?;
+        let answer = connection.call(Call::to_bus("Hello", "", Writer::default()))?;
+        connection.name = Reader::new(&answer.body).string().ok_or_else(malformed)?.to_owned();
+        Ok(connection)
+    }
+
+    /// Proves who we are.
+    fn authenticate(&mut self) -> io::Result<()> {
         let uid: String =
             nix::unistd::geteuid().to_string().bytes().map(|digit| format!("{digit:02x}")).collect();
-        connection.stream.write_all(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
+        self.stream.write_all(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n") && answer.len() < 256 {
-            answer.push(connection.read(1)?[0]);
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte)?;
+            answer.extend(byte);
         }
         if !answer.starts_with(b"OK ") {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the bus does not accept us"));
         }
-        connection.stream.write_all(b"BEGIN\r\n")?;
-        Ok(connection)
+        self.stream.write_all(b"BEGIN\r\n")
+    }
+
+    /// Our unique name on the bus.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Until when everything from now on has to be done.
+    pub fn set_deadline(&mut self, deadline: Instant) {
+        self.stream.set_deadline(deadline);
     }
 
     /// Calls a method and waits for its answer.
-    fn call(
-        &mut self,
-        destination: &str,
-        path: &str,
-        interface: &str,
-        member: &str,
-        signature: &str,
-        body: Writer,
-    ) -> Result<Message, Failure> {
+    pub(crate) fn call(&mut self, call: Call<'_>) -> Result<Message, CallError> {
         self.serial += 1;
         let mut fields = vec![
-            (field::PATH, path),
-            (field::INTERFACE, interface),
-            (field::MEMBER, member),
-            (field::DESTINATION, destination),
+            (field::PATH, call.path),
+            (field::INTERFACE, call.interface),
+            (field::MEMBER, call.member),
+            (field::DESTINATION, call.destination),
         ];
-        if !signature.is_empty() {
-            fields.push((field::SIGNATURE, signature));
+        if !call.signature.is_empty() {
+            fields.push((field::SIGNATURE, call.signature));
         }
-        self.stream.write_all(&wire::message(kind::CALL, self.serial, &fields, None, body))?;
+        let flags = if call.start { 0 } else { flag::NO_AUTO_START };
+        self.stream.write_all(&wire::message(kind::CALL, flags, self.serial, &fields, None, call.body))?;
         loop {
             let message = self.next()?;
             if message.reply_to != Some(self.serial) {
@@ -214,40 +139,32 @@ impl Connection {
                     let text =
                         message.signature.starts_with('s').then(|| Reader::new(&message.body).string());
                     let text = text.flatten().unwrap_or("no reason given").to_owned();
-                    return Err(Failure::Error(message.error, text));
+                    return Err(CallError::Refused { name: message.error, text });
                 }
                 _ => {}
             }
         }
     }
 
-    fn next(&mut self) -> io::Result<Message> {
-        let mut bytes = self.read(FIXED)?;
-        let length = wire::message_length(&bytes).ok_or_else(malformed)?;
-        bytes.extend(self.read(length - FIXED)?);
-        Message::read(&bytes).ok_or_else(malformed)
+    /// Waits for as long as it takes until a message begins to come in; `false` when that is called off.
+    pub(crate) fn wait_for_more(&self, call_off: &CallOff) -> io::Result<bool> {
+        self.stream.wait_for_more(call_off)
     }
 
-    /// Reads exactly `count` bytes before the deadline.
-    fn read(&mut self, count: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; count];
-        let mut filled = 0;
-        while filled < count {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"));
-            }
-            self.stream.set_read_timeout(Some(left))?;
-            match self.stream.read(&mut bytes[filled..]) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(read) => filled += read,
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(bytes)
+    /// The next message.
+    pub(crate) fn next(&mut self) -> io::Result<Message> {
+        let mut bytes = vec![0; FIXED];
+        self.stream.read_exact(&mut bytes)?;
+        let length = wire::message_length(&bytes).ok_or_else(malformed)?;
+        bytes.resize(length, 0);
+        self.stream.read_exact(&mut bytes[FIXED..])?;
+        Message::read(&bytes).ok_or_else(malformed)
     }
 }
 
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the bus sent a message that makes no sense")
+}
+
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

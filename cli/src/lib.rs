@@ -17,7 +17,7 @@
 //! // From here on this thread is its supervisor: the container ends when the thread does.
 //! let stopper = running.supervisor().stopper();
 //! let attached = Attached { signals: None, output: None, input: None, grace: Duration::from_secs(90) };
-//! let finished = running.supervise(&attached, |event| {
+//! let finished = running.supervise(&attached, None, &paths, |event| {
 //!     if event == Event::Ready {
 //!         stopper.stop();
 //!     }
@@ -26,7 +26,7 @@
 //! # Ok::<(), ops::Error>(())
 //! ```
 //! From a shell on a systemd host, [`ops::enter_scope`] comes first: systemd lets nobody manage control groups outside
-//! a unit that was delegated to them.
+//! a unit that was delegated to them. What it gets is handed to `supervise`.
 #![forbid(unsafe_code)]
 
 pub mod args;
@@ -40,7 +40,9 @@ pub mod forward;
 pub mod group_limit;
 pub mod json;
 pub mod listen_fds;
+pub mod local_stream;
 pub mod lookup;
+pub mod machined;
 pub use runtime::nearest;
 pub mod nixos_boot;
 pub mod nixos_conf;

@@ -1,6 +1,7 @@
 //! Properties of a systemd unit as they are written (`MemoryMax=1G`), and as systemd takes them over D-Bus: what
 //! `systemd-run -p` does, for the properties that make sense for the scope of a container.
 
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -131,6 +132,33 @@ const KNOWN: &[(&str, &str, Kind)] = &[
     ("ManagedOOMMemoryPressure", "ManagedOOMMemoryPressure", Kind::Text),
     ("ManagedOOMPreference", "ManagedOOMPreference", Kind::Text),
 ];
+
+/// The name and the value on the bus.
+impl fmt::Display for UnitProperty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = ", self.name)?;
+        match &self.value {
+            PropertyValue::Bool(value) => write!(f, "{value}"),
+            PropertyValue::Share(share) => {
+                write!(f, "{:.2} %", f64::from(*share) * 100.0 / f64::from(u32::MAX))
+            }
+            PropertyValue::Number(u64::MAX) => write!(f, "infinity"),
+            PropertyValue::Number(number) => write!(f, "{number}"),
+            PropertyValue::Text(text) => write!(f, "{text}"),
+            PropertyValue::Texts(texts) => write!(f, "{}", texts.join(" ")),
+            PropertyValue::Bits(bytes) => {
+                let numbers = (0..bytes.len() * 8).filter(|i| bytes[i / 8] & (1 << (i % 8)) != 0);
+                write!(f, "{}", numbers.map(|number| number.to_string()).collect::<Vec<_>>().join(" "))
+            }
+            PropertyValue::Devices(devices) => {
+                devices.iter().try_for_each(|(path, access)| write!(f, "{path} {access}"))
+            }
+            PropertyValue::PerDevice(devices) => {
+                devices.iter().try_for_each(|(path, number)| write!(f, "{path} {number}"))
+            }
+        }
+    }
+}
 
 impl FromStr for UnitProperty {
     type Err = PropertyError;

@@ -10,6 +10,7 @@ use runtime::{Console, HostPaths, Outcome};
 
 use super::{Result, signals};
 use crate::args::{BootArgs, RunArgs};
+use crate::dbus::scope::Scope;
 use crate::ops::{self, BootOptions, Error, Planned, Request};
 use crate::output::Output;
 use crate::{exit, signals as names};
@@ -51,6 +52,14 @@ pub(super) struct Manner {
     pub(super) announce: Option<String>,
 }
 
+/// What one start leaves to the next one of the same process.
+struct Kept<'a> {
+    /// What is still to be said.
+    announce: Option<&'a str>,
+    /// The scope that we are in.
+    scope: Option<Scope>,
+}
+
 /// Whether a service manager started us and will see how we end.
 fn in_unit() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
@@ -77,12 +86,12 @@ pub(super) fn foreground(
         input: Some(stdin.as_fd()),
         grace: manner.grace,
     };
-    let mut announce = manner.announce.as_deref();
+    let mut kept = Kept { announce: manner.announce.as_deref(), scope: None };
     loop {
         let begun = Instant::now();
         let request = request()?;
         let name = request.container.name.clone();
-        let outcome = once(&request, &attached, notify.as_ref(), manner, announce.take(), paths, out)?;
+        let outcome = once(&request, &attached, &mut kept, notify.as_ref(), manner, paths, out)?;
         let code = ended(&name, outcome, manner, out);
         if outcome != Outcome::Rebooted || !manner.restart {
             return Ok(code);
@@ -95,9 +104,9 @@ pub(super) fn foreground(
 fn once(
     request: &Request,
     attached: &Attached<'_>,
+    kept: &mut Kept<'_>,
     notify: Option<&HostNotify>,
     manner: &Manner,
-    announce: Option<&str>,
     paths: &HostPaths,
     out: &Output,
 ) -> std::result::Result<Outcome, Error> {
@@ -107,13 +116,13 @@ fn once(
     }
     // Planned before anything is asked of systemd, so that whatever is wrong with the request is said first.
     let mut planned = Planned::new(request, paths)?;
-    if ops::enter_scope(&request.container.name, paths)? {
+    if ops::enter_scope(request, paths, &mut kept.scope)? {
         planned = Planned::new(request, paths)?;
     }
     for warning in planned.notes.iter().chain(&planned.container.warnings) {
         if manner.talkative { out.warning(warning) } else { out.info(warning) }
     }
-    if let Some(line) = announce {
+    if let Some(line) = kept.announce.take() {
         out.note(line);
     }
     let ready_at_once = !planned.container.notify_ready;
@@ -129,7 +138,7 @@ fn once(
     running.warnings().iter().for_each(|warning| out.warning(warning));
     let name = running.supervisor().name().to_owned();
     let mut asked = false;
-    let mut finished = running.supervise(attached, |event| {
+    let mut finished = running.supervise(attached, kept.scope.as_mut(), paths, |event| {
         asked |= matches!(event, Event::Stopping(_) | Event::NotListening(_) | Event::Killing);
         report(&name, &event, notify, out);
     })?;
@@ -168,6 +177,7 @@ fn report(name: &str, event: &Event, notify: Option<&HostNotify>, out: &Output) 
             out.info(format_args!("Container {name} is shut down as soon as its init listens."));
             tell("STOPPING=1");
         }
+        Event::Warning(sentence) => out.warning(sentence),
         Event::Killing => out.note(format_args!("Killing container {name}.")),
         _ => {}
     }

@@ -1,48 +1,58 @@
-//! The part of the D-Bus wire format (D-Bus Specification 0.43, "Marshaling" and "Message Format") that one method
-//! call to systemd and its answers need, in little endian.
+//! The part of the D-Bus wire format (D-Bus Specification 0.43, "Marshaling" and "Message Format") that calls to systemd
+//! and systemd-machined and their answers need, in little endian.
 //!
 //! A D-Bus library would do, but the smallest one that is kept up runs threads and makes every start of nixrun about
-//! 30 µs longer by its size alone, for one message that most starts never send.
+//! 30 µs longer by its size alone, for a handful of messages.
 
 /// Longest message that is read; those of a bus to us are a few hundred bytes.
-pub(super) const MESSAGE_MAX: usize = 1 << 20;
+pub(crate) const MESSAGE_MAX: usize = 1 << 20;
 
 /// Length of what precedes the header fields.
-pub(super) const FIXED: usize = 16;
+pub(crate) const FIXED: usize = 16;
 
 /// Values in their wire form. Alignment counts from the beginning, so a body and a header are each a `Writer`.
-#[derive(Default)]
-pub(super) struct Writer(Vec<u8>);
+#[derive(Debug, Default)]
+pub(crate) struct Writer(Vec<u8>);
 
 impl Writer {
-    pub(super) fn align(&mut self, to: usize) -> &mut Self {
+    pub(crate) fn align(&mut self, to: usize) -> &mut Self {
         self.0.resize(self.0.len().next_multiple_of(to), 0);
         self
     }
 
-    pub(super) fn byte(&mut self, value: u8) -> &mut Self {
+    pub(crate) fn byte(&mut self, value: u8) -> &mut Self {
         self.0.push(value);
         self
     }
 
-    pub(super) fn u32(&mut self, value: u32) -> &mut Self {
+    pub(crate) fn u32(&mut self, value: u32) -> &mut Self {
         self.align(4).0.extend(value.to_le_bytes());
         self
     }
 
-    pub(super) fn string(&mut self, value: &str) -> &mut Self {
-        self.u32(length(value.len())).0.extend(value.as_bytes());
-        self.byte(0)
+    pub(crate) fn u64(&mut self, value: u64) -> &mut Self {
+        self.align(8).0.extend(value.to_le_bytes());
+        self
     }
 
-    pub(super) fn signature(&mut self, value: &str) -> &mut Self {
+    /// An array of bytes.
+    pub(crate) fn bytes(&mut self, value: &[u8]) -> &mut Self {
+        self.u32(length(value.len())).0.extend(value);
+        self
+    }
+
+    pub(crate) fn string(&mut self, value: &str) -> &mut Self {
+        self.bytes(value.as_bytes()).byte(0)
+    }
+
+    pub(crate) fn signature(&mut self, value: &str) -> &mut Self {
         // Signatures are constants of this program, far below their limit of 255 bytes.
         self.byte(u8::try_from(value.len()).unwrap_or(u8::MAX)).0.extend(value.as_bytes());
         self.byte(0)
     }
 
     /// An array whose elements begin at multiples of `align`; the padding before the first does not count.
-    pub(super) fn array(&mut self, align: usize, elements: impl FnOnce(&mut Self)) -> &mut Self {
+    pub(crate) fn array(&mut self, align: usize, elements: impl FnOnce(&mut Self)) -> &mut Self {
         self.u32(0);
         let at = self.0.len() - 4;
         self.align(align);
@@ -53,7 +63,7 @@ impl Writer {
         self
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.0
     }
 }
@@ -63,29 +73,34 @@ fn length(bytes: usize) -> u32 {
 }
 
 /// Kinds of messages.
-pub(super) mod kind {
-    pub(in crate::dbus) const CALL: u8 = 1;
-    pub(in crate::dbus) const RETURN: u8 = 2;
-    pub(in crate::dbus) const ERROR: u8 = 3;
-    pub(in crate::dbus) const SIGNAL: u8 = 4;
+pub(crate) mod kind {
+    pub(crate) const CALL: u8 = 1;
+    pub(crate) const RETURN: u8 = 2;
+    pub(crate) const ERROR: u8 = 3;
+    pub(crate) const SIGNAL: u8 = 4;
+}
+
+/// Flags of messages.
+pub(crate) mod flag {
+    pub(crate) const NO_AUTO_START: u8 = 2;
 }
 
 /// Codes of header fields.
-pub(super) mod field {
-    pub(in crate::dbus) const PATH: u8 = 1;
-    pub(in crate::dbus) const INTERFACE: u8 = 2;
-    pub(in crate::dbus) const MEMBER: u8 = 3;
-    pub(in crate::dbus) const ERROR_NAME: u8 = 4;
-    pub(in crate::dbus) const REPLY_SERIAL: u8 = 5;
-    pub(in crate::dbus) const DESTINATION: u8 = 6;
-    #[cfg(test)]
-    pub(in crate::dbus) const SENDER: u8 = 7;
-    pub(in crate::dbus) const SIGNATURE: u8 = 8;
+pub(crate) mod field {
+    pub(crate) const PATH: u8 = 1;
+    pub(crate) const INTERFACE: u8 = 2;
+    pub(crate) const MEMBER: u8 = 3;
+    pub(crate) const ERROR_NAME: u8 = 4;
+    pub(crate) const REPLY_SERIAL: u8 = 5;
+    pub(crate) const DESTINATION: u8 = 6;
+    pub(crate) const SENDER: u8 = 7;
+    pub(crate) const SIGNATURE: u8 = 8;
 }
 
 /// A message in its wire form. `fields` are the text-valued header fields.
-pub(super) fn message(
+pub(crate) fn message(
     kind: u8,
+    flags: u8,
     serial: u32,
     fields: &[(u8, &str)],
     reply_to: Option<u32>,
@@ -93,7 +108,7 @@ pub(super) fn message(
 ) -> Vec<u8> {
     let body = body.into_bytes();
     let mut header = Writer::default();
-    header.byte(b'l').byte(kind).byte(0).byte(1).u32(length(body.len())).u32(serial);
+    header.byte(b'l').byte(kind).byte(flags).byte(1).u32(length(body.len())).u32(serial);
     header.array(8, |array| {
         for (code, value) in fields {
             array.align(8).byte(*code);
@@ -113,7 +128,7 @@ pub(super) fn message(
 }
 
 /// Length of a whole message, from its first [`FIXED`] bytes; `None` when they begin no message of ours.
-pub(super) fn message_length(fixed: &[u8]) -> Option<usize> {
+pub(crate) fn message_length(fixed: &[u8]) -> Option<usize> {
     let mut reader = Reader::new(fixed);
     let endianness = reader.byte()?;
     reader.at = 4;
@@ -126,22 +141,21 @@ pub(super) fn message_length(fixed: &[u8]) -> Option<usize> {
 
 /// A message that came in.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Message {
-    pub(super) kind: u8,
-    pub(super) serial: u32,
-    pub(super) reply_to: Option<u32>,
-    pub(super) interface: String,
-    pub(super) member: String,
-    pub(super) error: String,
-    pub(super) signature: String,
-    #[cfg(test)]
-    pub(super) sender: String,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Message {
+    pub(crate) kind: u8,
+    pub(crate) serial: u32,
+    pub(crate) reply_to: Option<u32>,
+    pub(crate) interface: String,
+    pub(crate) member: String,
+    pub(crate) error: String,
+    pub(crate) signature: String,
+    pub(crate) sender: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Message {
     /// Reads a whole message; `None` when it is malformed.
-    pub(super) fn read(bytes: &[u8]) -> Option<Message> {
+    pub(crate) fn read(bytes: &[u8]) -> Option<Message> {
         let mut reader = Reader::new(bytes);
         reader.at = 1;
         let mut message = Message { kind: reader.byte()?, ..Message::default() };
@@ -157,7 +171,6 @@ impl Message {
                 (field::INTERFACE, "s") => reader.string()?.clone_into(&mut message.interface),
                 (field::MEMBER, "s") => reader.string()?.clone_into(&mut message.member),
                 (field::ERROR_NAME, "s") => reader.string()?.clone_into(&mut message.error),
-                #[cfg(test)]
                 (field::SENDER, "s") => reader.string()?.clone_into(&mut message.sender),
                 (_, "s" | "o") => drop(reader.string()?),
                 (_, "g") => drop(reader.signature()?),
@@ -171,13 +184,13 @@ impl Message {
 }
 
 /// Reads values in their wire form; `None` past the end and where the form is wrong.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Reader { bytes, at: 0 }
     }
 
@@ -196,17 +209,17 @@ impl<'a> Reader<'a> {
         self.take(1).map(|bytes| bytes[0])
     }
 
-    pub(super) fn u32(&mut self) -> Option<u32> {
+    pub(crate) fn u32(&mut self) -> Option<u32> {
         self.align(4);
         self.take(4)?.try_into().ok().map(u32::from_le_bytes)
     }
 
-    pub(super) fn string(&mut self) -> Option<&'a str> {
+    pub(crate) fn string(&mut self) -> Option<&'a str> {
         let length = self.u32()? as usize;
         self.text(length)
     }
 
-    pub(super) fn signature(&mut self) -> Option<&'a str> {
+    pub(crate) fn signature(&mut self) -> Option<&'a str> {
         let length = usize::from(self.byte()?);
         self.text(length)
     }

@@ -29,7 +29,7 @@ pub enum Error {
     Run(#[from] crate::nspawn_run::RunError),
     /// From asking systemd for a scope.
     #[error(transparent)]
-    Scope(#[from] crate::dbus::ScopeError),
+    Scope(#[from] crate::dbus::scope::ScopeError),
     /// What the operations here find themselves.
     #[error("{0}")]
     Other(String),

@@ -1,18 +1,23 @@
 //! Starting a container: the one path that every front end takes.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use netsetup::{Applied, NetFacts, NetworkConfig, NetworkPlan};
+use netsetup::{Applied, NetFacts, NetworkConfig, NetworkPlan, Resource};
 use runtime::instance::{Instance, ProcessId, Record, RootLock, State};
 use runtime::supervisor::{Attached, Event};
 use runtime::{
-    Cgroup, ContainerConfig, HostFacts, HostPaths, Outcome, Paused, Plan, Prepared, Program, Supervisor,
-    Users,
+    Cgroup, ContainerConfig, DevicePolicy, HostFacts, HostPaths, Outcome, Paused, Plan, Prepared, Program,
+    Supervisor, Users,
 };
 use serde::Serialize;
 
 use super::error::{Error, Result};
+use super::registration::Companion;
+use super::scope::{self, UnitPlan};
 use super::{net_paths, reclaim};
+use crate::dbus::scope::Scope;
+use crate::machined::Machine;
 use crate::unit_property::UnitProperty;
 
 /// A container to be started.
@@ -58,10 +63,15 @@ pub struct Planned {
     pub container: Plan,
     /// What netsetup will do.
     pub network: Option<NetworkPlan>,
+    /// What the host's systemd is asked for, where there is one.
+    pub unit: Option<UnitPlan>,
     /// What was left out because the host lacks it, one sentence each.
     pub notes: Vec<String>,
     #[serde(skip)]
     wait_for_links: bool,
+    /// Who runs the container, as systemd-machined is told.
+    #[serde(skip)]
+    manager: String,
 }
 
 impl Planned {
@@ -71,7 +81,12 @@ impl Planned {
     /// When the request makes no sense on this host.
     pub fn new(request: &Request, paths: &HostPaths) -> Result<Planned> {
         let facts = HostFacts::probe_for(paths, &request.container)?;
-        let container = Plan::new(&request.container, &facts)?;
+        let unit = UnitPlan::new(&request.container.name, &request.unit, &facts)?;
+        let mut container =
+            Plan::new(&scope::placed(&request.container, &request.unit, unit.as_ref()), &facts)?;
+        if scope::allows_all_devices(&request.unit) {
+            container.cgroup.devices = DevicePolicy::Unit;
+        }
         let network = match &request.network {
             Some(config) => {
                 let facts = NetFacts::probe(&net_paths(paths), config)?;
@@ -82,8 +97,10 @@ impl Planned {
         Ok(Planned {
             container,
             network,
+            unit,
             notes: request.notes.clone(),
             wait_for_links: request.wait_for_links,
+            manager: request.container.manager.clone(),
         })
     }
 
@@ -107,6 +124,8 @@ impl Planned {
     /// When any step fails; what was made before is removed again.
     pub fn start(self, paths: &HostPaths) -> Result<Running> {
         let wait_for_links = self.wait_for_links;
+        let service = self.unit.as_ref().filter(|unit| unit.register).map(|_| self.manager.clone());
+        let links = self.network.as_ref().map(host_links).unwrap_or_default();
         // The root, when it is new, so that it can be locked.
         runtime::rootfs::prepare_host(&self.container.preparation)?;
         let mut instance = Instance::claim(
@@ -120,7 +139,8 @@ impl Planned {
             Ok((supervisor, mut network, state)) => {
                 // The program runs by now; none of this holds it up.
                 let warnings = network.as_mut().map(Applied::attend).unwrap_or_default();
-                Ok(Running { supervisor, network, instance, state, warnings, wait_for_links })
+                let machine = service.map(|service| machine(service, &supervisor, &state, &links));
+                Ok(Running { supervisor, network, instance, state, warnings, wait_for_links, machine })
             }
             Err(error) => {
                 instance.release();
@@ -135,8 +155,9 @@ fn start_claimed(
     planned: Planned,
     paths: &HostPaths,
 ) -> Result<(Supervisor, Option<Applied>, State)> {
-    let Planned { container, network, .. } = planned;
-    instance.journal(&records(&container, network.as_ref()))?;
+    let Planned { container, network, unit, .. } = planned;
+    let registered = unit.is_some_and(|unit| unit.register);
+    instance.journal(&records(&container, network.as_ref(), registered))?;
     let users = Users::choose(&container, |path| instance.journal(&[reclaim::ids_record(path)]))?;
     let prepared = Prepared::with_users(container, users)?;
     let cgroup = Cgroup::create(&prepared.plan().cgroup)?;
@@ -156,7 +177,7 @@ fn start_claimed(
 }
 
 /// Names everything that is about to be made, for the one who cleans up if we are killed.
-fn records(container: &Plan, network: Option<&NetworkPlan>) -> Vec<Record> {
+fn records(container: &Plan, network: Option<&NetworkPlan>, registered: bool) -> Vec<Record> {
     let record = |kind: &str, value: serde_json::Result<serde_json::Value>| Record {
         kind: kind.to_owned(),
         value: value.unwrap_or_default(),
@@ -166,7 +187,30 @@ fn records(container: &Plan, network: Option<&NetworkPlan>) -> Vec<Record> {
         records.push(record(reclaim::ON_HOST, serde_json::to_value(&container.on_host)));
     }
     records.extend(network.map(|plan| record(reclaim::NETWORK, serde_json::to_value(plan.resources()))));
+    records.extend(registered.then(|| record(reclaim::MACHINE, serde_json::to_value(&container.name))));
     records
+}
+
+/// Names of the links that the container has on the host.
+fn host_links(network: &NetworkPlan) -> Vec<String> {
+    let links = network.resources().into_iter().filter_map(|resource| match resource {
+        Resource::Link { name } => Some(name),
+        _ => None,
+    });
+    links.collect()
+}
+
+/// What systemd-machined is told. A link that has gone already has no index.
+fn machine(service: String, supervisor: &Supervisor, state: &State, links: &[String]) -> Machine {
+    let index = |name: &String| nix::net::if_::if_nametoindex(name.as_str()).ok();
+    Machine {
+        name: state.name.clone(),
+        id: supervisor.uuid(),
+        service,
+        leader: supervisor.pid().cast_unsigned(),
+        root: state.root.clone(),
+        links: links.iter().filter_map(index).map(u32::cast_signed).collect(),
+    }
 }
 
 fn state(paused: &Paused, network: Option<&NetworkPlan>) -> Result<State> {
@@ -210,6 +254,7 @@ pub struct Running {
     state: State,
     warnings: Vec<String>,
     wait_for_links: bool,
+    machine: Option<Machine>,
 }
 
 /// The end of a container.
@@ -240,19 +285,31 @@ impl Running {
         &self.warnings
     }
 
-    /// Supervises the container to its end and removes what was made for it.
+    /// Supervises the container to its end and removes what was made for it. Meanwhile it is registered with
+    /// systemd-machined, and shut down when systemd wants to stop the `scope` that [`super::enter_scope`] got.
     ///
     /// # Errors
     /// When supervising fails; the container is gone then, too.
-    pub fn supervise(mut self, attached: &Attached<'_>, mut on_event: impl FnMut(Event)) -> Result<Finished> {
+    pub fn supervise(
+        mut self,
+        attached: &Attached<'_>,
+        scope: Option<&mut Scope>,
+        paths: &HostPaths,
+        on_event: impl FnMut(Event) + Send,
+    ) -> Result<Finished> {
         let (instance, mut state) = (&self.instance, self.state);
-        let end = self.supervisor.run(attached, |event| {
-            if event == Event::Ready {
-                state.ready = true;
-                // Only `list` would show it late.
-                let _ = instance.publish(&state);
-            }
-            on_event(event);
+        let on_event = Mutex::new(on_event);
+        let tell = |event| (on_event.lock().unwrap_or_else(PoisonError::into_inner))(event);
+        let companion = Companion { machine: self.machine, scope, stopper: self.supervisor.stopper(), paths };
+        let end = companion.beside(&|warning| tell(Event::Warning(warning)), || {
+            self.supervisor.run(attached, |event| {
+                if event == Event::Ready {
+                    state.ready = true;
+                    // Only `list` would show it late.
+                    let _ = instance.publish(&state);
+                }
+                tell(event);
+            })
         });
         let network = self.network.take().map(|network| network.teardown(self.wait_for_links));
         let end = end?;

@@ -6,6 +6,7 @@ mod error;
 mod exec;
 mod launch;
 mod reclaim;
+mod registration;
 mod request;
 mod scope;
 mod show;
@@ -21,7 +22,7 @@ pub use exec::{ExecRequest, exec};
 pub use launch::{Finished, Planned, Request, Running, UnitRequest};
 pub use reclaim::{Reclaimed, reclaim};
 pub use request::{BootOptions, boot_request, run_request};
-pub use scope::enter_scope;
+pub use scope::{ScopePlan, UnitPlan, enter_scope};
 pub use show::{Listed, Phase, already_running, list, status};
 
 /// Where netsetup finds its files on this host.

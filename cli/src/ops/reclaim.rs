@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::error::{Error, Result};
 use super::{net_paths, root_of};
+use crate::machined;
 
 /// Journal records with a [`CgroupPlan`].
 pub(super) const CGROUP: &str = "cgroup";
@@ -23,6 +24,9 @@ const IDS: &str = "ids";
 pub(super) fn ids_record(lock: &Path) -> Record {
     Record { kind: IDS.to_owned(), value: lock.to_string_lossy().into() }
 }
+
+/// Journal records with the name that systemd-machined was told, or was about to be.
+pub(super) const MACHINE: &str = "machine";
 
 /// A container that was cleaned up after.
 #[derive(Debug, Clone, Serialize)]
@@ -73,6 +77,11 @@ pub(super) fn leftovers(instance: &mut Instance, name: &str, paths: &HostPaths) 
             ON_HOST => remove_from_host(&record.value, &mut removed),
             IDS => unlock_ids(&record.value, &mut removed),
             NETWORK => remove_network(&record.value, name, paths, &mut removed),
+            MACHINE => {
+                let was_there = machined::unregister_dead(name, paths);
+                removed.extend(was_there.then(|| format!("registration of {name} with systemd-machined")));
+                Ok(())
+            }
             // A later version's; it is not ours to judge.
             _ => Ok(()),
         };

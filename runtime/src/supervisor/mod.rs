@@ -79,6 +79,9 @@ pub enum Event {
     NotListening(i32),
     /// The container did not shut down in time, or was asked to twice: it is being killed.
     Killing,
+    /// Something beside the container failed, which runs on: one sentence. For those who do something beside it; the
+    /// supervisor itself does not say it.
+    Warning(String),
 }
 
 /// Asks a running container to stop, from any thread.

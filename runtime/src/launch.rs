@@ -69,12 +69,17 @@ impl Launched {
         Ok(())
     }
 
-    /// Waits for the end of the process that made the mounts; whether it came to its end.
-    fn reap_maker(&mut self) -> Result<bool, Error> {
-        let Some(maker) = self.maker.take() else { return Ok(true) };
+    /// Waits for the end of the process that made the mounts: what it has left to do must be done before the program
+    /// runs.
+    fn reap_maker(&mut self) -> Result<(), Error> {
+        let Some(maker) = self.maker.take() else { return Ok(()) };
         let ended = process::wait(maker.pidfd.as_fd())
             .doing(|| "wait for the one that made the container's mounts".to_owned())?;
-        Ok(ended == Ended::Exited(0))
+        if ended != Ended::Exited(0) {
+            // Its last record, or the child's, says why.
+            let _ = process::pidfd_send_signal(self.child.pidfd.as_fd(), libc::SIGKILL);
+        }
+        Ok(())
     }
 
     /// The next record, or the end of file.
@@ -120,10 +125,6 @@ impl Launched {
     /// Says GO and waits until the program is executed or why it is not.
     /// `mounts` are those of the script's plan.
     pub(crate) fn go(&mut self, script: &Script, mounts: &[MountPlan]) -> Result<(), Error> {
-        // What it has left to do must be done before the program runs.
-        if !self.reap_maker()? {
-            let _ = process::pidfd_send_signal(self.child.pidfd.as_fd(), libc::SIGKILL);
-        }
         // EPIPE or ECONNRESET: the child ended before; its last record says why.
         let _ = send(self.channel.as_raw_fd(), b"!", MsgFlags::MSG_NOSIGNAL);
         self.wait_for_hangup()?;
@@ -278,6 +279,8 @@ impl Paused {
         let mut rules = crate::devices::default_rules();
         rules.extend(&self.prepared.plan.devices);
         self.cgroup.restrict_devices(&crate::devices::compile(&rules))?;
+        self.launched.reap_maker()?;
+        self.prepared.remove_places()?;
         self.launched.go(&self.prepared.script, &self.prepared.plan.mounts)?;
         Supervisor::new(self.launched, self.prepared, self.cgroup)
     }

@@ -19,6 +19,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
+use nix::unistd::UnlinkatFlags;
+
 use crate::child::script::{Image, Script};
 use crate::config::{Network, Program, Volatile};
 use crate::error::{Doing, Error, ErrorKind};
@@ -292,6 +294,22 @@ impl Prepared {
     fn base(&self, new: BorrowedFd<'_>, seen: BorrowedFd<'_>, owner: Option<u32>) -> Result<(), Error> {
         let usr = self.trees.parts.iter().find(|(place, _)| *place == "/usr");
         self.root.base(new, seen, usr.map(|(_, tree)| tree.as_fd()), owner.filter(|owner| *owner != 0))
+    }
+
+    /// Removes the mount points of what only the kernel needed to see, by way of our own tree, since the container's is
+    /// read-only.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn remove_places(&self) -> Result<(), Error> {
+        let run = self.plan.mounts.iter().position(|mount| mount.target == Path::new("/run"));
+        let Some(Some(run)) = run.and_then(|at| self.trees.mounts.get(at)) else { return Ok(()) };
+        for mount in self.plan.mounts.iter().filter(|mount| matches!(mount.source, Source::Visible(_))) {
+            let place = mount.target.strip_prefix("/run").unwrap_or(&mount.target);
+            nix::unistd::unlinkat(run, place, UnlinkatFlags::RemoveDir)
+                .doing(|| format!("remove {}", mount.target.display()))?;
+        }
+        Ok(())
     }
 
     /// A copy of the root with everything below it, its ids mapped where they are to be.

@@ -87,6 +87,11 @@ fn roots_mounts_are_locked() {
         assert_eq!(fs::read_to_string(store.join("pkg/file")).unwrap(), "precious");
         assert!(!store.join("pkg/x").exists());
     }
+    // The probe finds what is not locked: without a user namespace nothing is.
+    let out = printed(&root, "open", &format!("{script}\ntrue"), |config| {
+        config.store = Some(Store::Whole(store.clone()))
+    });
+    assert!(out.starts_with("worked: /bin/busybox mount -o remount,bind,rw /nix/store\n"), "{out}");
 }
 
 #[test]
@@ -97,7 +102,7 @@ fn nothing_of_the_hosts_proc_stays() {
         $b grep -c ' proc ' /proc/mounts | $b head -1 > /dev/null
         while read -r _ _ _ _ point _; do case $point in /run/host/proc|/run/host/sys) echo "$point is there" ;; esac; done < /proc/self/mountinfo
         # Below what can be unmounted is nothing.
-        $b umount -l /proc; $b ls /proc; $b umount -l /sys/fs/cgroup; $b ls /sys/fs/cgroup /run/host/proc /run/host/sys
+        $b umount -l /proc; $b ls /proc; $b umount -l /sys/fs/cgroup; $b ls /sys/fs/cgroup /run/host/proc /run/host/sys; true
     "#;
     for network in [Network::Private, Network::Host] {
         let out = printed(&root, "proc", script, |config| {

@@ -28,6 +28,7 @@ use crate::launch::Launched;
 use crate::made::Made;
 use crate::prepare::Prepared;
 use crate::sys::process::Ended;
+use crate::users::Users;
 use console::Forward;
 use stop::Stop;
 
@@ -125,6 +126,8 @@ pub struct Supervisor {
     mode: Console,
     /// What was made on the host; removed when no process of the container is left.
     made: Made,
+    /// Keeps others off the container's ids.
+    _users: Option<Users>,
     /// Keeps the writers of /dev/kmsg's stand-in from a hang-up.
     _kernel_log: Option<OwnedFd>,
     stopper: Stopper,
@@ -161,6 +164,7 @@ impl Supervisor {
             notify: prepared.notify,
             console: prepared.console,
             made: prepared.made,
+            _users: prepared.users,
             _kernel_log: prepared.kernel_log,
             name: prepared.plan.name,
             stopper: Stopper(Arc::new(event)),

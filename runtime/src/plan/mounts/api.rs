@@ -247,9 +247,6 @@ fn run(mounts: &mut Vec<MountPlan>, config: &ContainerConfig, host: &HostFacts) 
     if config.integration.machine {
         entries.push(directory("host/unix-export", 0o755));
     }
-    if config.users != UserNamespace::Host {
-        entries.extend([directory("host/proc", 0o755), directory("host/sys", 0o755)]);
-    }
     if config.notify_ready || config.notify_socket {
         // Root inside may write, and only PID 1 is believed; nspawn's mode (v256).
         entries.push(Entry::Socket { path: NOTIFY.into(), mode: 0o200 });

@@ -179,25 +179,32 @@ impl Instance {
             return Ok(());
         }
         let meta = match fs::symlink_metadata(root) {
-            Ok(meta) => meta,
-            // A root that is to be made: nobody can be running it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Ok(meta) => Some(meta),
+            // A root that is to be made: its name is locked.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).doing(|| format!("look at {}", root.display())),
         };
         let locks = paths.join(NSPAWN_LOCKS);
         let _ = fs::DirBuilder::new().recursive(true).mode(0o755).create(&locks);
         let mut files = Vec::with_capacity(2);
-        if meta.file_type().is_block_device() {
-            let (major, minor) = (nix::sys::stat::major(meta.rdev()), nix::sys::stat::minor(meta.rdev()));
-            files.push(locks.join(format!("block-{major}:{minor}")));
-        } else {
-            files.push(locks.join(format!("inode-{}:{}", meta.dev(), meta.ino())));
-            files.extend(root.file_name().zip(root.parent()).map(|(name, parent)| {
+        let by_name = || {
+            root.file_name().zip(root.parent()).map(|(name, parent)| {
                 let mut file = std::ffi::OsString::from(".#");
                 file.push(name);
                 file.push(".lck");
                 parent.join(file)
-            }));
+            })
+        };
+        match &meta {
+            Some(meta) if meta.file_type().is_block_device() => {
+                let (major, minor) = (nix::sys::stat::major(meta.rdev()), nix::sys::stat::minor(meta.rdev()));
+                files.push(locks.join(format!("block-{major}:{minor}")));
+            }
+            Some(meta) => {
+                files.push(locks.join(format!("inode-{}:{}", meta.dev(), meta.ino())));
+                files.extend(by_name());
+            }
+            None => files.extend(by_name()),
         }
         let shared = how == RootLock::Shared;
         for path in files {
@@ -213,6 +220,7 @@ impl Instance {
                 }
                 // A read-only place cannot be locked, there as here.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EROFS | libc::EACCES)) => {}
+                Err(error) if meta.is_none() && error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error).doing(|| format!("lock {}", path.display())),
             }
         }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use nix::mount::{MntFlags, umount2};
 
+use crate::copy;
 use crate::error::{Doing, Error, ErrorKind};
 use crate::host::c_path;
 use crate::plan::{Attributes, OnHost};
@@ -46,6 +47,13 @@ impl Drop for Made {
 fn make(one: &OnHost, owner: u32) -> Result<(), Error> {
     let doing = || format!("make the {one}");
     match one {
+        // The lock on its name keeps others from making it at the same time.
+        OnHost::Root { to, .. } if to.exists() => Ok(()),
+        OnHost::Root { from, path, to } => {
+            copy::tree(from, path).and_then(|()| fs::rename(path, to).doing(doing)).inspect_err(|_| {
+                let _ = fs::remove_dir_all(path);
+            })
+        }
         OnHost::Temporary { path } => {
             directory(path, 0o700).doing(doing)?;
             directory(&path.join("src"), 0o755).doing(doing)

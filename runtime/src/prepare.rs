@@ -50,6 +50,8 @@ pub struct Prepared {
     pub(crate) script: Script,
     trees: Trees,
     pub(crate) made: Made,
+    /// The root that a directory of it has replaced.
+    former: Option<Root>,
     /// The network namespace to enter.
     network: Option<OwnedFd>,
     pub(crate) notify: Option<UnixDatagram>,
@@ -73,7 +75,12 @@ impl Prepared {
     /// As [`Prepared::new`], and when the root's files cannot be given to the ids.
     pub fn with_users(mut plan: Plan, users: Option<Users>) -> Result<Prepared, Error> {
         rootfs::prepare_host(&plan.preparation)?;
-        let (mut root, parts) = open_root(&plan)?;
+        let made = Made::new(&plan.on_host, users.as_ref().map_or(0, |users| users.range().base))?;
+        let (former, parts) = open_root(&plan)?;
+        let (mut root, former) = match &plan.root.pivot {
+            Some(pivot) => (former.inner(&pivot.new)?, Some(former)),
+            None => (former, None),
+        };
         let mut owners = users.as_ref().map(Owners::new);
         if let Some(owners) = &mut owners {
             owners.own_root(&mut root, &plan.root)?;
@@ -83,7 +90,6 @@ impl Prepared {
             Network::Join(path) => Some(namespace::network(path)?),
             _ => None,
         };
-        let made = Made::new(&plan.on_host, users.as_ref().map_or(0, |users| users.range().base))?;
         let uuid = match rootfs::machine_id(&root).or(plan.uuid) {
             Some(uuid) => uuid,
             None => rootfs::random_uuid()?,
@@ -100,6 +106,7 @@ impl Prepared {
             script: Script::default(),
             trees: Trees { parts, ..Trees::default() },
             made,
+            former,
             network,
             notify: None,
             console: None,
@@ -180,6 +187,15 @@ impl Prepared {
             Source::RootOverlay { options } => {
                 self.trees.base = Some(self.root_tree()?);
                 Some(self.root_overlay(options)?)
+            }
+            Source::FormerRoot => {
+                let Some(former) = &self.former else { return Ok(None) };
+                let tree = open_tree_clone(former.as_fd(), c"", true).doing(doing)?;
+                propagate(tree.as_fd(), libc::MS_PRIVATE, mount.attributes.bits()).doing(doing)?;
+                if let Some(owners) = &mut self.owners {
+                    owners.own_image(former, tree.as_fd())?;
+                }
+                Some(tree)
             }
             Source::BaseOf { path } => {
                 let own = self.trees.parts.iter().position(|(place, _)| Path::new(place) == path);
@@ -315,7 +331,7 @@ impl Prepared {
     /// A copy of the root with everything below it, its ids mapped where they are to be.
     fn root_tree(&mut self) -> Result<OwnedFd, Error> {
         let doing = || "copy the mount of the root".to_owned();
-        if self.plan.root.image {
+        if self.plan.root.image && self.former.is_none() {
             // Mounted for this container alone, and not to be copied before it is attached.
             let tree = self.root.as_fd().try_clone_to_owned().doing(doing)?;
             if let Some(owners) = &mut self.owners {

@@ -68,6 +68,19 @@ impl Root {
         Root { directory: tree, path: path.to_path_buf(), owner: None }
     }
 
+    /// A directory of this root, as one of its own.
+    pub(crate) fn inner(&self, path: &Path) -> Result<Root, Error> {
+        let directory =
+            self.resolve(path, libc::O_PATH | libc::O_DIRECTORY, Make::Nothing).map_err(|error| {
+                Error::new(
+                    error.kind(),
+                    format!("cannot make {} of {} the root: {error}", path.display(), self.path.display()),
+                )
+            })?;
+        let path = self.path.join(path.strip_prefix("/").unwrap_or(path));
+        Ok(Root { directory, path, owner: None })
+    }
+
     /// Device and inode number: the identity that nspawn's global lock goes by.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
-use runtime::{ContainerConfig, Mount, Outcome, RootOptions, Volatile};
+use runtime::{ContainerConfig, Mount, Outcome, PivotRoot, RootOptions, Volatile};
 
 mod common;
 use common::{DETACHED, ok, root, start};
@@ -166,6 +166,61 @@ fn many_ephemeral_containers_run_from_one_root() {
         assert_eq!(supervisor.run(&DETACHED, |_| {}).unwrap().outcome, Outcome::Exited(4));
     }
     assert_eq!(fs::metadata(&root).unwrap().nlink(), 3);
+}
+
+#[test]
+fn a_missing_root_is_copied_from_its_template_once() {
+    let Some((dir, template)) = root() else { return };
+    let root = dir.path().join("copy");
+    let options = || RootOptions { template: Some(template.clone()), ..RootOptions::default() };
+    let config = config(&root, "template", options(), "test -e /file && echo again; echo x > /file");
+    assert_eq!(ok(&config), "");
+    assert_eq!(ok(&config), "again\n");
+    assert!(root.join("file").exists() && !template.join("file").exists());
+    let mut bad = config.clone();
+    bad.rootfs = dir.path().join("none/copy");
+    start(&bad).unwrap_err();
+    bad.rootfs = dir.path().join("bad");
+    bad.root.template = Some(dir.path().join("no-template"));
+    let error = start(&bad).unwrap_err().to_string();
+    assert!(error.contains("no-template"), "{error}");
+    // One that would contain its own copy.
+    bad.root.template = Some(template.clone());
+    bad.rootfs = template.join("inside");
+    let error = start(&bad).unwrap_err().to_string();
+    assert!(error.contains("lies within it"), "{error}");
+    let left: Vec<_> =
+        [dir.path(), &template].iter().flat_map(|place| fs::read_dir(place).unwrap().flatten()).collect();
+    assert!(!left.iter().any(|entry| entry.file_name().to_string_lossy().starts_with(".#")), "{left:?}");
+}
+
+#[test]
+fn a_directory_of_the_root_becomes_the_root() {
+    let Some((dir, root)) = root() else { return };
+    let outer = dir.path().join("outer");
+    fs::create_dir_all(outer.join("deploy")).unwrap();
+    fs::write(outer.join("mark"), "").unwrap();
+    fs::rename(&root, outer.join("deploy/one")).unwrap();
+    symlink("one", outer.join("deploy/current")).unwrap();
+    let pivot = |old: Option<&str>| RootOptions {
+        pivot: Some(PivotRoot { new: "/deploy/current".into(), old: old.map(Into::into) }),
+        ..RootOptions::default()
+    };
+    let script = "$b ls -1d /mark /sysroot/mark /sysroot/deploy/one/bin 2>/dev/null; echo x > /new; exit 0";
+    let with_old = config(&outer, "pivot", pivot(Some("/sysroot")), script);
+    assert_eq!(ok(&with_old), "/sysroot/deploy/one/bin\n/sysroot/mark\n");
+    assert_eq!(ok(&config(&outer, "pivot", pivot(None), script)), "");
+    assert!(outer.join("deploy/one/new").exists());
+    let mut ephemeral = with_old;
+    ephemeral.root.ephemeral = true;
+    ephemeral.payload.argv[3] = "echo y > /newer; /bin/busybox ls -d /sysroot/mark".into();
+    assert_eq!(ok(&ephemeral), "/sysroot/mark\n");
+    assert!(!outer.join("deploy/one/newer").exists());
+    symlink("/../..", outer.join("out")).unwrap();
+    let mut missing = config(&outer, "pivot", pivot(None), script);
+    missing.root.pivot = Some(PivotRoot { new: "/none".into(), old: None });
+    let error = start(&missing).unwrap_err().to_string();
+    assert!(error.contains("cannot make /none of"), "{error}");
 }
 
 #[test]

@@ -9,7 +9,13 @@ use crate::config::{BindIds, JournalLink, Network, Personality, Preparation, Pro
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "container {}", self.name)?;
-        writeln!(f, "├─ root {}", self.rootfs.display())?;
+        let kind = if self.root.image { " (image)" } else { "" };
+        match &self.root.pivot {
+            Some(pivot) => {
+                writeln!(f, "├─ root {}{kind}, of it {}", self.rootfs.display(), pivot.new.display())?;
+            }
+            None => writeln!(f, "├─ root {}{kind}", self.rootfs.display())?,
+        }
         section(f, "prepare", &self.preparation)?;
         section(f, "on the host", &self.on_host)?;
         writeln!(f, "├─ namespaces {}", self.namespaces)?;
@@ -174,6 +180,9 @@ impl fmt::Display for OnHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path().display();
         match self {
+            OnHost::Root { from, to, .. } => {
+                write!(f, "copy of {} as {}, unless that is there", from.display(), to.display())
+            }
             OnHost::Temporary { .. } => write!(f, "temporary directory {path}"),
             OnHost::Work { .. } => write!(f, "work directory {path} of an overlay"),
             OnHost::Propagate { .. } => write!(f, "directory {path} for `machinectl bind`"),
@@ -251,6 +260,7 @@ impl fmt::Display for MountPlan {
             Source::RootOverlay { options } => {
                 write!(f, "{target} overlay: the root directory below a tmpfs ({})", Options(options))
             }
+            Source::FormerRoot => write!(f, "{target} the root that was left, with all of it"),
             Source::BaseOf { path } => {
                 write!(f, "{target} rbind {} of the root directory ({})", path.display(), self.attributes)
             }

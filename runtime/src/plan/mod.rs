@@ -154,7 +154,6 @@ impl Plan {
     /// # Errors
     /// When the configuration makes no sense or the host cannot do it; nothing has been created.
     pub fn new(config: &ContainerConfig, host: &HostFacts) -> Result<Plan, Error> {
-        unsupported(config)?;
         check_name(&config.name)?;
         check_payload(&config.payload)?;
         check_manager(&config.manager)?;
@@ -218,19 +217,6 @@ impl Plan {
     #[must_use]
     pub fn has_console(&self) -> bool {
         self.console != Console::Pipe
-    }
-}
-
-/// What a configuration can ask for and this version cannot do: refused by name, never left out silently.
-fn unsupported(config: &ContainerConfig) -> Result<(), Error> {
-    let root = &config.root;
-    let asked = [("a template or another root", root.template.is_some() || root.pivot.is_some())];
-    match asked.iter().find(|(_, asked)| *asked) {
-        None => Ok(()),
-        Some((what, _)) => Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("cannot start container {}: {what}: not in this version of nixrun", config.name),
-        )),
     }
 }
 

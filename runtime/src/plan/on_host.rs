@@ -8,6 +8,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnHost {
+    /// The root, copied from its template where it is missing. It has another name until it is complete.
+    Root {
+        /// Host path of the template.
+        from: PathBuf,
+        /// Host path of the unfinished copy.
+        path: PathBuf,
+        /// Host path of the root.
+        to: PathBuf,
+    },
     /// A directory that only root can enter, with an empty directory `src` in it.
     Temporary {
         /// Host path.
@@ -35,7 +44,8 @@ impl OnHost {
     #[must_use]
     pub fn path(&self) -> &std::path::Path {
         match self {
-            OnHost::Temporary { path }
+            OnHost::Root { path, .. }
+            | OnHost::Temporary { path }
             | OnHost::Work { path }
             | OnHost::Propagate { path }
             | OnHost::UnixExport { path } => path,

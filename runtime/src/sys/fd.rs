@@ -56,6 +56,59 @@ pub fn xattr(file: BorrowedFd<'_>, name: &CStr) -> Option<Vec<u8>> {
     Some(value)
 }
 
+/// Makes the empty file `to` share all blocks of `from`, until one of the two is written to.
+///
+/// # Errors
+/// EOPNOTSUPP or EXDEV where the file systems cannot.
+pub fn reflink(to: BorrowedFd<'_>, from: BorrowedFd<'_>) -> Result<()> {
+    /// `FICLONE` (linux/fs.h), whose type differs between libcs.
+    const FICLONE: u32 = 0x4004_9409;
+    // SAFETY: the argument is a descriptor.
+    let result = unsafe { libc::ioctl(to.as_raw_fd(), FICLONE as _, from.as_raw_fd()) };
+    check(result.into(), "ioctl", || "FICLONE".to_owned())?;
+    Ok(())
+}
+
+/// Gives an open file an extended attribute.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_xattr(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<()> {
+    // SAFETY: `name` is NUL-terminated and the kernel reads `value.len()` bytes of `value`.
+    let result =
+        unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    check(result.into(), "fsetxattr", || format!("{name:?}"))?;
+    Ok(())
+}
+
+/// Gives an open file the extended attributes of another one: file capabilities and access control lists among them.
+///
+/// # Errors
+/// The kernel's; none where one of the file systems knows no such attribute.
+pub fn copy_xattrs(to: BorrowedFd<'_>, from: BorrowedFd<'_>) -> Result<()> {
+    // The kernel's limits for a list and for a value.
+    let mut names = vec![0u8; 65536];
+    // SAFETY: the kernel writes at most `names.len()` bytes into `names`.
+    let length = unsafe { libc::flistxattr(from.as_raw_fd(), names.as_mut_ptr().cast(), names.len()) };
+    names.truncate(usize::try_from(length).unwrap_or(0));
+    let mut value = vec![0u8; if names.is_empty() { 0 } else { 65536 }];
+    for name in names.split_inclusive(|byte| *byte == 0) {
+        let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+        // SAFETY: `name` is NUL-terminated; the kernel writes at most `value.len()` bytes into `value`.
+        let length = unsafe {
+            libc::fgetxattr(from.as_raw_fd(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+        };
+        let Some(value) = usize::try_from(length).ok().and_then(|length| value.get(..length)) else {
+            continue;
+        };
+        match set_xattr(to, name, value) {
+            Err(error) if error.errno() == nix::errno::Errno::EOPNOTSUPP => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
 /// Fills `buffer` (at most 256 bytes, which the kernel gives in one piece) with random bytes.
 ///
 /// # Errors

@@ -162,7 +162,7 @@ fn absolute(source: &Path, target: &Path) -> Result<PathBuf, Error> {
     ))
 }
 
-fn check_target(target: &Path) -> Result<(), Error> {
+pub(super) fn check_target(target: &Path) -> Result<(), Error> {
     let fine = target.is_absolute()
         && target != Path::new("/")
         && target.components().all(|part| !matches!(part, Component::ParentDir));

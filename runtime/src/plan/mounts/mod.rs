@@ -107,6 +107,8 @@ pub enum Source {
         /// Options of the tmpfs.
         options: TmpfsOptions,
     },
+    /// The root directory or image, where a directory of it is the container's root.
+    FormerRoot,
     /// A bind mount of a path in the root directory or image where that is not the container's root itself.
     BaseOf {
         /// Path inside it.
@@ -335,7 +337,7 @@ pub(super) fn plan(
 ) -> Result<(Vec<MountPlan>, Vec<OnHost>), Error> {
     let mut on_host = Vec::new();
     let mut mounts = Vec::with_capacity(48);
-    root::plan(&mut mounts, config)?;
+    root::plan(&mut mounts, &mut on_host, config, host)?;
     api::outer(&mut mounts, &mut on_host, config, host);
     mounts.extend(integration::credentials(config)?);
     custom::plan(&mut mounts, &mut on_host, config, host)?;

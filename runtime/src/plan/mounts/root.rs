@@ -3,13 +3,27 @@
 use super::{Attributes, Entry, MountPlan, Source, directory, mount, tmpfs, tmpfs_options};
 use crate::config::{ContainerConfig, RootOptions, Volatile};
 use crate::error::{Error, ErrorKind};
+use crate::host::HostFacts;
+use crate::plan::OnHost;
 
 /// nspawn's limits for a root and a /var in memory (v256).
 const LIMITS: &str = "mode=0755,size=25%,nr_inodes=1m";
 
-pub(super) fn plan(mounts: &mut Vec<MountPlan>, config: &ContainerConfig) -> Result<(), Error> {
+pub(super) fn plan(
+    mounts: &mut Vec<MountPlan>,
+    on_host: &mut Vec<OnHost>,
+    config: &ContainerConfig,
+    host: &HostFacts,
+) -> Result<(), Error> {
     let root = &config.root;
     check(config)?;
+    if let Some(from) = &root.template {
+        let mut name = std::ffi::OsString::from(".#");
+        name.push(config.rootfs.file_name().unwrap_or_default());
+        name.push(format!(".{}", host.token));
+        let (from, to) = (from.clone(), config.rootfs.clone());
+        on_host.push(OnHost::Root { from, path: to.with_file_name(name), to });
+    }
     let memory = Attributes { strict_atime: true, ..Attributes::NONE };
     match root.volatile {
         Volatile::Yes => {
@@ -24,6 +38,10 @@ pub(super) fn plan(mounts: &mut Vec<MountPlan>, config: &ContainerConfig) -> Res
             let attributes = if root.read_only { Attributes::RO } else { Attributes::NONE };
             mounts.push(mount("/", Source::Root, attributes));
         }
+    }
+    if let Some(old) = root.pivot.as_ref().and_then(|pivot| pivot.old.as_ref()) {
+        let attributes = if root.read_only { Attributes::RO } else { Attributes::NONE };
+        mounts.push(MountPlan { target: old.clone(), source: Source::FormerRoot, attributes, ids: None });
     }
     if root.volatile == Volatile::State {
         mounts.push(mount("/var", tmpfs(LIMITS, vec![]), memory));
@@ -76,6 +94,18 @@ fn check(config: &ContainerConfig) -> Result<(), Error> {
     }
     if root.read_only && root.volatile != Volatile::No {
         return refuse("a volatile root is read-only where it has to be; leave out read-only");
+    }
+    if let Some(template) = root.template.as_ref().filter(|template| !template.is_absolute()) {
+        return refuse(&format!("the template {} is not an absolute path", template.display()));
+    }
+    if root.image && root.template.is_some() {
+        return refuse("a template is a directory, and its root is an image");
+    }
+    if let Some(pivot) = &root.pivot {
+        let paths = [Some(&pivot.new), pivot.old.as_ref()];
+        for path in paths.into_iter().flatten() {
+            super::custom::check_target(path)?;
+        }
     }
     let spared = root.ephemeral || matches!(root.volatile, Volatile::Yes | Volatile::State);
     if config.rootfs.as_os_str() == "/" && !spared {

@@ -39,8 +39,8 @@ fn every_option_has_one_row_and_names_of_its_own() {
         assert!(!nameless || entry.group == Group::Hidden, "{:?}", entry.id);
         assert!(!matches!(entry.argument, Argument::Required("")), "{}", entry.long);
     }
-    // One for each of v256's getopt table and v257's --cleanup; and of v256's keys.
-    assert_eq!(OPTIONS.iter().filter(|entry| !entry.long.is_empty()).count(), 72 + 1);
+    // One for each of v256's getopt table, v257's --cleanup and --bind-user-shell; and of v256's keys.
+    assert_eq!(OPTIONS.iter().filter(|entry| !entry.long.is_empty()).count(), 72 + 2);
     assert_eq!(OPTIONS.iter().map(|entry| entry.keys.len()).sum::<usize>(), 61);
 }
 

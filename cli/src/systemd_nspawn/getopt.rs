@@ -224,7 +224,7 @@ mod tests {
             (&["--bind"], "option '--bind' requires an argument"),
             (
                 &["--bin=/x"],
-                "option '--bin=/x' is ambiguous; possibilities: '--bind' '--bind-ro' '--bind-user'",
+                "option '--bin=/x' is ambiguous; possibilities: '--bind' '--bind-ro' '--bind-user' '--bind-user-shell'",
             ),
             (&["-y"], "invalid option -- 'y'"),
             (&["-qD"], "option requires an argument -- 'D'"),

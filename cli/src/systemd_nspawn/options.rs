@@ -78,6 +78,7 @@ pub enum Id {
     Overlay,
     OverlayRo,
     BindUser,
+    BindUserShell,
     Console,
     Pipe,
     Background,

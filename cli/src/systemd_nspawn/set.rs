@@ -166,6 +166,7 @@ impl Asked {
             | Id::SelinuxContext
             | Id::SelinuxApifsContext
             | Id::BindUser
+            | Id::BindUserShell
             | Id::Background => return Err(refused(id, text)),
         }
         Ok(())

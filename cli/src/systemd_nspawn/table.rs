@@ -225,6 +225,9 @@ pub static OPTIONS: &[Entry] = &[
         .keys(&[files("BindUser", Administrator)]).setting(Setting::BindUser)
         .judged(Refused("nixrun writes no user records; bind the home directory with --bind and create the \
             user inside")),
+    Entry::new(Id::BindUserShell, "bind-user-shell", Required("BOOL|PATH"), MOUNTS,
+        "Configure the shell to use for --bind-user= users (v257)")
+        .judged(Refused("nixrun writes no user records, see --bind-user")),
     Entry::new(Id::Console, "console", Required("MODE"), CONSOLE,
         "Select how stdin/stdout/stderr and /dev/console are set up for the container.")
         .setting(Setting::Console),

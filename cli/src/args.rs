@@ -76,6 +76,8 @@ pub enum Command {
     Nspawn(NspawnArgs),
     /// Check whether this host has what containers need.
     Doctor(DoctorArgs),
+    /// Print the schema of /etc/nixrun/NAME.json, or check such a file.
+    Schema(SchemaArgs),
 }
 
 /// Options of `nspawn`: systemd-nspawn's own, which clap does not read.
@@ -309,6 +311,14 @@ pub struct ReclaimArgs {
     pub format: Format,
 }
 
+/// Options of `schema`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct SchemaArgs {
+    /// Check FILE instead: say what is wrong with it by itself, or nothing.
+    #[arg(long, value_name = "FILE")]
+    pub check: Option<PathBuf>,
+}
+
 /// Options of `doctor`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct DoctorArgs {
@@ -412,6 +422,7 @@ fn parse_only(name: &str, args: &[OsString]) -> Option<Invocation> {
         "plan" => only(args, Command::Plan),
         "reclaim" => only(args, Command::Reclaim),
         "doctor" => only(args, Command::Doctor),
+        "schema" => only(args, Command::Schema),
         _ => None,
     }
 }

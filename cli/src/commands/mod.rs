@@ -43,6 +43,7 @@ pub fn dispatch(invocation: Invocation) -> u8 {
         Command::Reclaim(args) => control::reclaim(&args, &paths, &out),
         Command::Nspawn(_) => Ok(exit::USAGE),
         Command::Doctor(args) => show::doctor(args.format, &paths, &out),
+        Command::Schema(args) => show::schema(&args, &paths, &out),
     };
     result.unwrap_or_else(|error| {
         out.error(error);

@@ -5,10 +5,11 @@ use std::time::Duration;
 use runtime::{Console, HostPaths};
 
 use super::{Result, nspawn, printed};
-use crate::args::{Format, PlanArgs, StatusArgs};
-use crate::ops::{self, BootOptions, Listed, Phase, Planned};
+use crate::args::{Format, PlanArgs, SchemaArgs, StatusArgs};
+use crate::ops::{self, BootOptions, Error, Listed, Phase, Planned};
 use crate::output::Output;
-use crate::{doctor, exit};
+use crate::settings::SettingsError;
+use crate::{doctor, exit, json};
 
 pub(super) fn list(format: Format, paths: &HostPaths, out: &Output) -> Result {
     let all = ops::list(paths)?;
@@ -84,6 +85,18 @@ pub(super) fn plan(args: &PlanArgs, paths: &HostPaths, out: &Output) -> Result {
     }
     printed(out.text(&planned))?;
     Ok(exit::SUCCESS)
+}
+
+pub(super) fn schema(args: &SchemaArgs, paths: &HostPaths, out: &Output) -> Result {
+    let Some(file) = &args.check else {
+        printed(out.json(&json::schema()))?;
+        return Ok(exit::SUCCESS);
+    };
+    let file = paths.join(file);
+    match json::read(&file).map_err(SettingsError::from)? {
+        Some(_) => Ok(exit::SUCCESS),
+        None => Err(Error::Other(format!("cannot check {}: it does not exist", file.display()))),
+    }
 }
 
 pub(super) fn doctor(format: Format, paths: &HostPaths, out: &Output) -> Result {

@@ -22,8 +22,8 @@ use crate::{nspawn, signals};
 
 /// A type for what a string says, by a function that reads it and a pattern for the schema.
 macro_rules! written {
-    ($(#[$doc:meta])* $name:ident($target:ty), $read:expr, $pattern:literal, $example:literal) => {
-        $(#[$doc])*
+    ($(#[doc = $doc:literal])* $name:ident($target:ty), $read:expr, $pattern:literal, $example:literal) => {
+        $(#[doc = $doc])*
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub struct $name(pub $target);
 
@@ -39,7 +39,8 @@ macro_rules! written {
             }
 
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({"type": "string", "pattern": $pattern, "examples": [$example]})
+                let description = sentence(concat!($($doc),*));
+                json_schema!({"description": description, "type": "string", "pattern": $pattern, "examples": [$example]})
             }
         }
     };
@@ -63,6 +64,11 @@ impl<T> Visitor<'_> for Written<T> {
     }
 }
 
+/// A doc comment as one line.
+fn sentence(comment: &str) -> String {
+    comment.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// A value for a message, cut when it is long.
 pub(super) fn quoted(text: &str) -> String {
     const LONGEST: usize = 60;
@@ -74,8 +80,8 @@ pub(super) fn quoted(text: &str) -> String {
 
 /// A type for a closed set of words.
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident($target:ty): $($word:literal => $value:expr),+ $(,)?) => {
-        $(#[$doc])*
+    ($(#[doc = $doc:literal])* $name:ident($target:ty): $($word:literal => $value:expr),+ $(,)?) => {
+        $(#[doc = $doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub struct $name(pub $target);
 
@@ -91,7 +97,7 @@ macro_rules! words {
             }
 
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({"type": "string", "enum": [$($word),+]})
+                json_schema!({"description": sentence(concat!($($doc),*)), "type": "string", "enum": [$($word),+]})
             }
         }
     };
@@ -273,8 +279,8 @@ words!(
 
 /// A type for what a number or a string says.
 macro_rules! counted {
-    ($(#[$doc:meta])* $name:ident($target:ty), $number:expr, $read:expr, $expecting:literal, $schema:tt) => {
-        $(#[$doc])*
+    ($(#[doc = $doc:literal])* $name:ident($target:ty), $number:expr, $read:expr, $expecting:literal, $schema:tt) => {
+        $(#[doc = $doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub struct $name(pub $target);
 
@@ -292,7 +298,9 @@ macro_rules! counted {
             }
 
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!($schema)
+                let mut schema = json_schema!($schema);
+                schema.insert("description".to_owned(), sentence(concat!($($doc),*)).into());
+                schema
             }
         }
     };

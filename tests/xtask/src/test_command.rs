@@ -37,6 +37,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("dbus-daemon", "dbus-daemon"),
     ("dbus-monitor", "dbus-bin"),
+    ("nix-instantiate", "nix-bin"),
 ];
 
 /// One part of the tests and how it went.

@@ -89,7 +89,12 @@ const KEYS: &[(&str, &[&str], &[Wrong])] = &[
     (
         "command",
         &[r#"["a", ""]"#],
-        &[(r#""a""#, "invalid type"), (r#"["a\u0000"]"#, "NUL"), ("[1]", "invalid type")],
+        &[
+            ("[]", "at least one"),
+            (r#""a""#, "invalid type"),
+            (r#"["a\u0000"]"#, "NUL"),
+            ("[1]", "invalid type"),
+        ],
     ),
     ("boot", &["true", "false"], &[(r#""yes""#, "invalid type"), ("1", "invalid type")]),
     (
@@ -192,7 +197,11 @@ const KEYS: &[(&str, &[&str], &[Wrong])] = &[
     (
         "overlays",
         &[r#"{"/a": {"lower": ["/b"], "upper": ""}}"#],
-        &[(r#"{"/a": {}}"#, "\"lower\" is missing"), (r#"{"/a": {"lower": ["b"]}}"#, "absolute path")],
+        &[
+            (r#"{"/a": {"lower": []}}"#, "at least one"),
+            (r#"{"/a": {}}"#, "\"lower\" is missing"),
+            (r#"{"/a": {"lower": ["b"]}}"#, "absolute path"),
+        ],
     ),
     ("inaccessible", &[r#"["/a"]"#], &[(r#"["a"]"#, "absolute path")]),
     ("privateNetwork", &["true"], &[("1", "invalid type")]),
@@ -270,6 +279,9 @@ const KEYS: &[(&str, &[&str], &[Wrong])] = &[
             r#"[{"hostPort": 80}, {"protocol": "sctp", "hostAddress": "::1", "hostPort": 1, "containerPort": 65535}]"#,
         ],
         &[
+            (r#"[{"hostPort": 0}]"#, "from 1 to 65535"),
+            (r#"[{"hostPort": 1, "containerPort": 0}]"#, "from 1 to 65535"),
+            (r#"[[]]"#, "expected an object"),
             ("[{}]", "\"hostPort\" is missing"),
             (r#"[{"hostPort": 65536}]"#, "invalid value"),
             (r#"[{"hostPort": "80"}]"#, "invalid type"),
@@ -327,8 +339,21 @@ const KEYS: &[(&str, &[&str], &[Wrong])] = &[
             (r#"{"NOFILE": -1}"#, "invalid type"),
         ],
     ),
-    ("oomScoreAdjust", &["-1000", "1000"], &[(r#""1""#, "invalid type"), ("1.5", "invalid type")]),
-    ("cpuAffinity", &["[0, 3]"], &[("[-1]", "invalid value"), (r#""0-3""#, "invalid type")]),
+    (
+        "oomScoreAdjust",
+        &["-1000", "1000"],
+        &[("1001", "from -1000 to 1000"), (r#""1""#, "invalid type"), ("1.5", "invalid type")],
+    ),
+    (
+        "cpuAffinity",
+        &["[0, 3]"],
+        &[
+            ("[]", "at least one"),
+            ("[8192]", "below 8192"),
+            ("[-1]", "invalid type"),
+            (r#""0-3""#, "invalid type"),
+        ],
+    ),
     (
         "resources",
         &[
@@ -337,6 +362,8 @@ const KEYS: &[(&str, &[&str], &[Wrong])] = &[
             r#"{"cpu": {"max": "50000/100000"}}"#,
         ],
         &[
+            (r#"{"cpu": {"weight": 0}}"#, "from 1 to 10000"),
+            ("[]", "expected an object"),
             (r#"{"memory": {"max": "2X"}}"#, "expected a number of bytes"),
             (r#"{"memory": {"max": ""}}"#, "expected a number of bytes"),
             (r#"{"memory": {"max": "16E"}}"#, "expected a number of bytes"),

@@ -291,6 +291,19 @@ pub(super) fn cpu_max(text: &str) -> Read<CpuMax> {
     }
 }
 
+/// As many as the kernel can be built for.
+pub(super) fn cpu_number(number: u64) -> Read<u32> {
+    const MOST: u64 = 8192;
+    u32::try_from(number)
+        .ok()
+        .filter(|n| u64::from(*n) < MOST)
+        .ok_or_else(|| "expected a number below 8192".to_owned())
+}
+
+pub(super) fn no_cpu_name(_: &str) -> Read<u32> {
+    Err("expected the number of a CPU".to_owned())
+}
+
 pub(super) fn limit_by_number(number: u64) -> Read<(u64, u64)> {
     Ok((number, number))
 }

@@ -1,10 +1,11 @@
-//! An object whose keys are the user's.
+//! Objects: those whose keys are the user's, and those of the model, for which serde would take a list as well.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
 /// Entries in the order of the file. The same key twice is an error: which of them was meant nobody knows.
@@ -51,4 +52,53 @@ impl<K: JsonSchema, V: JsonSchema> JsonSchema for Keyed<K, V> {
         let (keys, values) = (generator.subschema_for::<K>(), generator.subschema_for::<V>());
         json_schema!({"type": "object", "propertyNames": keys, "additionalProperties": values})
     }
+}
+
+/// What is written as an object and not, as serde allows for a struct, as a list of its values.
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Fields(PhantomData)).map(Object)
+    }
+}
+
+struct Fields<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+}
+
+/// For a field with an object.
+pub(super) fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    Ok(Option::<Object<T>>::deserialize(deserializer)?.map(|object| object.0))
+}
+
+/// For a field with a list of objects.
+pub(super) fn objects<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    let list = Option::<Vec<Object<T>>>::deserialize(deserializer)?;
+    Ok(list.map(|list| list.into_iter().map(|object| object.0).collect()))
+}
+
+/// For a field with objects by keys of the user's.
+pub(super) fn keyed_objects<'de, K, V, D>(deserializer: D) -> Result<Option<Keyed<K, V>>, D::Error>
+where
+    K: Deserialize<'de> + PartialEq,
+    V: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    let keyed = Option::<Keyed<K, Object<V>>>::deserialize(deserializer)?;
+    Ok(keyed.map(|keyed| Keyed(keyed.0.into_iter().map(|(key, object)| (key, object.0)).collect())))
 }

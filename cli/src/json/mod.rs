@@ -1,6 +1,7 @@
 //! `/etc/nixrun/NAME.json`, the typed configuration of a container: everything that `NAME.conf` can say and all that it
 //! cannot. Reading checks each value alone; what they mean together is [`crate::nixos_boot`]'s business.
 
+mod checked;
 mod error;
 mod grammar;
 mod keyed;
@@ -53,7 +54,7 @@ pub fn read(file: &Path) -> Result<Option<Json>, JsonError> {
 /// [`JsonError::Wrong`] with the place and path of what is wrong.
 pub fn parse(text: &[u8], file: &Path) -> Result<Json, JsonError> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let document = serde_path_to_error::deserialize(&mut deserializer)
+    let keyed::Object(document) = serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|wrong| JsonError::wrong(file, wrong.path(), wrong.inner()))?;
     deserializer.end().map_err(|error| JsonError::syntax(file, &error))?;
     Ok(Json { file: file.to_owned(), document })

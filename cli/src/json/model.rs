@@ -4,11 +4,12 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::keyed::Keyed;
+use super::checked::{at_least_one, port, some, within};
+use super::keyed::{Keyed, keyed_objects, object, objects};
 use super::values::{
-    AbsolutePath, Access, Bytes, Capability, ConsoleWord, Count, CpuTime, CredentialName, DeviceName,
-    ForwardToWord, Hostname, IdsWord, Ipv4Host, Ipv4Local, Ipv6Host, Ipv6Local, JournalWord, Limit,
-    LimitName, Link, LinkPair, ListenAddress, Mac, MachineId, NatValue, NumberList, OwnershipWord,
+    AbsolutePath, Access, Bytes, Capability, ConsoleWord, Count, CpuNumber, CpuTime, CredentialName,
+    DeviceName, ForwardToWord, Hostname, IdsWord, Ipv4Host, Ipv4Local, Ipv6Host, Ipv6Local, JournalWord,
+    Limit, LimitName, Link, LinkPair, ListenAddress, Mac, MachineId, NatValue, NumberList, OwnershipWord,
     PersonalityWord, ProtocolWord, ResolvConfWord, Signal, Source, SystemCall, Text, TimezoneWord,
     TmpfsMount, User, UsersValue, VariableName, VolatileWord, WritableWord, Zone,
 };
@@ -27,6 +28,7 @@ pub struct Document {
     pub system: Option<AbsolutePath>,
     /// The program that is PID 1 instead of a NixOS system, and its arguments: an absolute path inside, or a name that
     /// is looked up in its PATH. The root directory must exist then, and gets nothing from the host's Nix store.
+    #[serde(deserialize_with = "some")]
     #[schemars(length(min = 1))]
     pub command: Option<Vec<Text>>,
     /// The init of the root directory is PID 1, as with `systemd-nspawn --boot`.
@@ -68,6 +70,7 @@ pub struct Document {
     /// Nothing that is written into the root stays.
     pub ephemeral: Option<bool>,
     /// Another directory of the root is `/`, as OSTree wants it.
+    #[serde(deserialize_with = "object")]
     pub pivot_root: Option<Pivot>,
 
     // Users.
@@ -78,10 +81,12 @@ pub struct Document {
 
     // Mounts.
     /// Files and directories of the host, by their path inside.
+    #[serde(deserialize_with = "keyed_objects")]
     pub bind_mounts: Option<Keyed<AbsolutePath, Bind>>,
     /// File systems in memory.
     pub tmpfs: Option<Vec<TmpfsMount>>,
     /// Directories laid over each other, by their path inside.
+    #[serde(deserialize_with = "keyed_objects")]
     pub overlays: Option<Keyed<AbsolutePath, Overlay>>,
     /// Paths that are there and cannot be looked into.
     pub inaccessible: Option<Vec<AbsolutePath>>,
@@ -106,6 +111,7 @@ pub struct Document {
     /// Name of the container's end; eth0 when not set.
     pub link_name: Option<Link>,
     /// Further pairs of links, by the name of the host's end.
+    #[serde(deserialize_with = "keyed_objects")]
     pub extra_veths: Option<Keyed<Link, ExtraVeth>>,
     /// Links of the host that move into the container (INTERFACES), each `LINK` or `LINK:NAME-INSIDE`.
     pub interfaces: Option<Vec<LinkPair>>,
@@ -116,6 +122,7 @@ pub struct Document {
     /// An existing network namespace that the container joins (NETWORK_NAMESPACE_PATH).
     pub network_namespace: Option<AbsolutePath>,
     /// Ports of the host that lead into the container (HOST_PORT).
+    #[serde(deserialize_with = "objects")]
     pub forward_ports: Option<Vec<ForwardPort>>,
     /// Which address of the container they lead to.
     pub forward_to: Option<ForwardToWord>,
@@ -132,10 +139,12 @@ pub struct Document {
     /// Exec gives no privileges: set-user-id programs do not work.
     pub no_new_privileges: Option<bool>,
     /// Changes of the system call filter.
+    #[serde(deserialize_with = "object")]
     pub system_call_filter: Option<SystemCalls>,
     /// fsync(2) and its kind do nothing.
     pub suppress_sync: Option<bool>,
     /// Devices beyond those that every container may use. In a systemd unit its `DeviceAllow=` decides.
+    #[serde(deserialize_with = "objects")]
     pub allowed_devices: Option<Vec<AllowedDevice>>,
     /// /dev/net/tun and CAP_NET_ADMIN.
     pub enable_tun: Option<bool>,
@@ -146,12 +155,15 @@ pub struct Document {
     /// Limits of PID 1 (setrlimit(2)), by name.
     pub limits: Option<Keyed<LimitName, Limit>>,
     /// PID 1's place in the queue of the out-of-memory killer.
+    #[serde(deserialize_with = "within::<_, _, -1000, 1000>")]
     #[schemars(range(min = -1000, max = 1000))]
     pub oom_score_adjust: Option<i32>,
     /// The CPUs that PID 1 may use.
-    #[schemars(inner(range(max = 8191)), length(min = 1))]
-    pub cpu_affinity: Option<Vec<u32>>,
+    #[serde(deserialize_with = "some")]
+    #[schemars(length(min = 1))]
+    pub cpu_affinity: Option<Vec<CpuNumber>>,
     /// Limits of the control group, by the names of the kernel's files.
+    #[serde(deserialize_with = "object")]
     pub resources: Option<Resources>,
 
     // The host.
@@ -162,8 +174,10 @@ pub struct Document {
     /// Where the container's journal is and who links to it; `try-guest` for a NixOS system that is not ephemeral.
     pub link_journal: Option<JournalWord>,
     /// Secrets for PID 1, by name: files below /run/host/credentials.
+    #[serde(deserialize_with = "keyed_objects")]
     pub credentials: Option<Keyed<CredentialName, Credential>>,
     /// How much of the kernel's file systems is seen.
+    #[serde(deserialize_with = "object")]
     pub kernel_view: Option<KernelView>,
 }
 
@@ -198,6 +212,7 @@ pub struct Bind {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Overlay {
     /// The layers that are only read, the lowest first.
+    #[serde(deserialize_with = "at_least_one")]
     #[schemars(length(min = 1))]
     pub lower: Vec<Source>,
     /// The layer that takes what is written; without one the mount is read-only.
@@ -231,9 +246,11 @@ pub struct ForwardPort {
     /// Only this address of the host listens; all of them when not set.
     pub host_address: Option<ListenAddress>,
     /// Port of the host.
+    #[serde(deserialize_with = "port")]
     #[schemars(range(min = 1))]
     pub host_port: u16,
     /// Port of the container; the host's when not set.
+    #[serde(default, deserialize_with = "within::<_, _, 1, 65535>")]
     #[schemars(range(min = 1))]
     pub container_port: Option<u16>,
 }
@@ -263,14 +280,19 @@ pub struct AllowedDevice {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Resources {
     /// Memory.
+    #[serde(deserialize_with = "object")]
     pub memory: Option<Memory>,
     /// Processor time.
+    #[serde(deserialize_with = "object")]
     pub cpu: Option<Cpu>,
     /// Number of tasks.
+    #[serde(deserialize_with = "object")]
     pub pids: Option<Pids>,
     /// Bandwidth of block devices.
+    #[serde(deserialize_with = "object")]
     pub io: Option<Io>,
     /// Which CPUs and memory nodes.
+    #[serde(deserialize_with = "object")]
     pub cpuset: Option<CpuSet>,
 }
 
@@ -283,6 +305,7 @@ pub struct Memory {
     /// memory.high: beyond it processes are slowed down.
     pub high: Option<Bytes>,
     /// Swap.
+    #[serde(deserialize_with = "object")]
     pub swap: Option<Swap>,
 }
 
@@ -301,6 +324,7 @@ pub struct Cpu {
     /// cpu.max.
     pub max: Option<CpuTime>,
     /// cpu.weight: the share beside others; the kernel's default is 100.
+    #[serde(deserialize_with = "within::<_, _, 1, 10000>")]
     #[schemars(range(min = 1, max = 10000))]
     pub weight: Option<u32>,
 }
@@ -318,6 +342,7 @@ pub struct Pids {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Io {
     /// io.max, by a node of the device on the host, or a file on a file system on it.
+    #[serde(deserialize_with = "keyed_objects")]
     pub max: Option<Keyed<AbsolutePath, Bandwidth>>,
 }
 

@@ -162,7 +162,7 @@ written!(
     r"^(?!\.{1,2}(:|$))[^\s/:\u0000]{1,15}(:(?!\.{1,2}$)[^\s/:\u0000]{1,15})?$", "eth1:lan");
 written!(
     /// The name of a zone: its bridge on the host is called `vz-ZONE`.
-    Zone(String), grammar::zone, r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$", "backend");
+    Zone(String), grammar::zone, r"^(?=.{1,12}$)[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$", "backend");
 written!(
     /// An IPv4 address without a prefix.
     Ipv4Host(Ipv4Addr), grammar::host_address, r"^[0-9]{1,3}(\.[0-9]{1,3}){3}(/32)?$", "10.233.1.1");
@@ -337,6 +337,10 @@ counted!(
     /// A number, or `"max"` for no limit.
     Count(u64), Ok, grammar::count, "a number, or \"max\"",
     {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 18_446_744_073_709_551_615_u64}, {"const": "max"}]});
+counted!(
+    /// The number of a CPU.
+    CpuNumber(u32), grammar::cpu_number, grammar::no_cpu_name, "the number of a CPU",
+    {"type": "integer", "minimum": 0, "maximum": 8191});
 counted!(
     /// Processor time as a percentage of one CPU, `"150%"`; or microseconds in each period, `"50000/100000"`; `"max"`
     /// for no limit.

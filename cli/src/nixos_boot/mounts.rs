@@ -29,10 +29,6 @@ pub(super) fn asked(settings: &Settings, host: &HostPaths) -> Result<Vec<Mount>,
         mounts.push(Mount::Tmpfs { target: mount.0.target.clone(), options: mount.0.options.clone() });
     }
     for (target, overlay) in document.overlays.iter().flat_map(|overlays| &overlays.0) {
-        if overlay.lower.is_empty() {
-            let problem = format!("has no lower directory for {}; name at least one", target.0.display());
-            return Err(wrong(settings, other("overlays"), problem));
-        }
         mounts.push(Mount::Overlay {
             lower: overlay.lower.iter().map(|lower| source(Some(&lower.0), &target.0, host)).collect(),
             upper: overlay.upper.as_ref().map(|upper| source(Some(&upper.0), &target.0, host)),

@@ -181,9 +181,6 @@ fn check_forwards(settings: &Settings, has_veth: bool) -> Result<(), BootError> 
     let ports: Vec<_> = document.forward_ports.iter().flatten().map(forward_of).collect();
     for (index, forward) in ports.iter().enumerate() {
         let port = forward.host_port;
-        if port == 0 || forward.container_port == 0 {
-            return refused("has port 0, which is none".to_owned());
-        }
         if ports[..index].iter().any(|known| crate::forward::overlap(known, forward)) {
             return refused(format!("has port {port} twice; forward each port of the host once"));
         }

@@ -179,7 +179,7 @@ fn execution(document: &Document) -> Execution {
             .map(|(name, limit)| ResourceLimit { name: name.0.clone(), soft: limit.0.0, hard: limit.0.1 })
             .collect(),
         oom_score_adjust: document.oom_score_adjust,
-        cpu_affinity: document.cpu_affinity.clone(),
+        cpu_affinity: document.cpu_affinity.as_ref().map(|cpus| cpus.iter().map(|cpu| cpu.0).collect()),
     }
 }
 
@@ -197,9 +197,6 @@ fn resources(settings: &Settings, host: &runtime::HostPaths) -> Result<Resources
     };
     let bytes = |value: Option<json::Bytes>| value.map(|bytes| bytes.0);
     let weight = cpu.weight;
-    if weight.is_some_and(|weight| !(1..=10_000).contains(&weight)) {
-        return Err(wrong(settings, other("resources.cpu.weight"), "is not a number from 1 to 10000"));
-    }
     Ok(Resources {
         memory_max: some("resources.memory.max", bytes(memory.max))?,
         memory_high: some("resources.memory.high", bytes(memory.high))?,

@@ -9,7 +9,9 @@ use netsetup::{NetworkConfig, Veth};
 use nixrun::nixos_boot::{self, Boot, BootError};
 use nixrun::nixos_conf;
 use nixrun::settings::Settings;
-use runtime::{HostPaths, Mount, Network, Ownership, Personality, Preparation, Store, UserNamespace};
+use runtime::{
+    HostPaths, JournalLink, Mount, Network, Ownership, Personality, Preparation, Store, UserNamespace,
+};
 
 const SYSTEM: &str = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nixos-system-web-24.11";
 const CONF: &str = "/etc/nixos-containers/web.conf";
@@ -298,6 +300,24 @@ fn users_links_and_a_namespace_are_passed_on() {
 }
 
 #[test]
+fn a_forward_without_a_configured_address_follows_the_containers_own() {
+    let host = Host::new();
+    let forward_to = |conf: &str| host.boot(&with_system(conf)).unwrap().network.unwrap().forward_to;
+    assert_eq!(forward_to("HOST_PORT=80\nHOST_BRIDGE=br0"), netsetup::ForwardTo::Current);
+    assert_eq!(forward_to("HOST_PORT=80\nLOCAL_ADDRESS=10.0.0.2"), netsetup::ForwardTo::Configured);
+}
+
+#[test]
+fn the_journal_is_linked_and_machined_is_told_as_under_nixpkgs() {
+    let host = Host::new();
+    let integration = |conf: &str| host.boot(&with_system(conf)).unwrap().container.integration;
+    let plain = integration("");
+    assert_eq!((plain.journal.mode, plain.journal.optional, plain.machine), (JournalLink::Guest, true, true));
+    let flags = integration("EXTRA_NSPAWN_FLAGS=\"--link-journal=no --register=no\"");
+    assert_eq!((flags.journal.mode, flags.machine), (JournalLink::No, false));
+}
+
+#[test]
 fn an_i686_system_gets_its_personality() {
     let host = Host::new();
     for (kind, personality) in [("x86_64-linux", None), ("i686-linux\n", Some(Personality::Compat))] {
@@ -322,7 +342,6 @@ fn settings_that_contradict_each_other_are_refused() {
     for (conf, key, problem) in [
         ("HOST_PORT=8080:80", "HOST_PORT", "cannot forward port 8080, because the container has no link"),
         ("HOST_PORT=80\nPRIVATE_NETWORK=1", "HOST_PORT", "because the container has no link"),
-        ("HOST_PORT=80\nHOST_BRIDGE=br0", "HOST_PORT", "leads to; set LOCAL_ADDRESS"),
         ("HOST_PORT=192.0.2.1:80\nLOCAL_ADDRESS6=fc00::2", "HOST_PORT", "leads to; set LOCAL_ADDRESS"),
         ("HOST_PORT=[fc00::9]:80\nLOCAL_ADDRESS=10.0.0.2", "HOST_PORT", "leads to; set LOCAL_ADDRESS6"),
         (

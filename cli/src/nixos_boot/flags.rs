@@ -6,7 +6,9 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use netsetup::{NetworkConfig, Veth};
-use runtime::{BindSource, Console, HostPaths, Mount, Network, Ownership, UserNamespace, Volatile};
+use runtime::{
+    BindSource, Console, HostPaths, LinkJournal, Mount, Network, Ownership, UserNamespace, Volatile,
+};
 
 use super::{Boot, BootError, wrong};
 use crate::settings::{self, Settings};
@@ -67,6 +69,9 @@ pub(super) fn apply(
     container.uuid = asked.uuid.or(container.uuid);
     let integration = &mut container.integration;
     integration.timezone = asked.timezone.unwrap_or(integration.timezone);
+    if asked.ephemeral && settings.document.link_journal.is_none() {
+        integration.journal = LinkJournal::default();
+    }
     integration.journal = asked.link_journal.unwrap_or(integration.journal);
     if let Some(mode) = asked.resolv_conf {
         if settings.document.resolv_conf.is_some_and(|word| word.0 != mode) {

@@ -36,10 +36,18 @@ pub(super) fn plan(
         ipvlans: pairs(document.ipvlans.as_deref(), sub_link),
         nat: document.nat.as_ref().map_or(Nat::Auto, |nat| nat.0.clone()),
         forwards: document.forward_ports.iter().flatten().map(forward_of).collect(),
-        forward_to: document.forward_to.map_or(ForwardTo::Configured, |word| word.0),
+        forward_to: forward_to(document),
         ..NetworkConfig::new(name)
     };
     Ok((Network::Private, Some(network)))
+}
+
+/// To the configured address; to what the container sets itself, as systemd-nspawn forwards, when none is.
+fn forward_to(document: &Document) -> ForwardTo {
+    let addressed = document.local_address.is_some() || document.local_address6.is_some();
+    let forwards = document.forward_ports.as_ref().is_some_and(|ports| !ports.is_empty());
+    let default = if forwards && !addressed { ForwardTo::Current } else { ForwardTo::Configured };
+    document.forward_to.map_or(default, |word| word.0)
 }
 
 /// The conditions under which nixpkgs' start script passes `--network-veth` or `--network-bridge`, and a zone.
@@ -199,7 +207,7 @@ fn check_forwards(settings: &Settings, has_veth: bool) -> Result<(), BootError> 
 
 fn missing_address(document: &Document, forward: &netsetup::Forward) -> Option<Key> {
     let (v4, v6) = (document.local_address.is_some(), document.local_address6.is_some());
-    if document.forward_to.is_some_and(|word| word.0 == ForwardTo::Current) {
+    if forward_to(document) == ForwardTo::Current {
         return None;
     }
     match forward.host_address {

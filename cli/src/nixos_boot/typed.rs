@@ -4,13 +4,16 @@ use std::path::Path;
 
 use runtime::{
     CapSet, ContainerConfig, CpuMax, Credential, Device, DeviceAllow, Execution, IoMax, JournalLink,
-    KernelView, Ownership, PivotRoot, ResourceLimit, Resources, RootOptions, UserNamespace, Volatile,
+    KernelView, LinkJournal, Ownership, PivotRoot, ResourceLimit, Resources, RootOptions, UserNamespace,
+    Volatile,
 };
 
 use super::{BootError, other, wrong};
 use crate::json::{self, Capability, Document};
 use crate::settings::Settings;
 
+/// What nixpkgs' start script passes for a container that is not ephemeral.
+const TRY_GUEST: LinkJournal = LinkJournal { mode: JournalLink::Guest, optional: true };
 /// Largest credential: systemd's own limit (CREDENTIAL_SIZE_MAX).
 const CREDENTIAL_MAX: u64 = 1024 * 1024;
 
@@ -46,7 +49,9 @@ pub(super) fn fill(
     container.execution = execution(document);
     container.resources = resources(settings, host)?;
     container.integration.timezone = document.timezone.map_or_else(Default::default, |word| word.0);
-    container.integration.journal = document.link_journal.map_or_else(Default::default, |word| word.0);
+    let nixos = container.store.is_some();
+    let journal = if nixos && !container.root.ephemeral { TRY_GUEST } else { LinkJournal::default() };
+    container.integration.journal = document.link_journal.map_or(journal, |word| word.0);
     container.integration.credentials = credentials(settings, host)?;
     container.kernel_view = kernel_view(document.kernel_view.as_ref());
     Ok(())

@@ -42,11 +42,11 @@ with a file by itself. This page is made from that schema.
 fn page(schema: &Value) -> String {
     let mut text = HEAD.to_owned();
     text += "\n## Keys\n";
-    table(&mut text, schema, schema);
+    table(&mut text, schema);
     for (name, definition) in schema["$defs"].as_object().unwrap() {
         if definition.get("properties").is_some() {
             write!(text, "\n### {name}\n{}\n", description(definition)).unwrap();
-            table(&mut text, definition, schema);
+            table(&mut text, definition);
         }
     }
     text += "\n## Values\n| | written as | |\n|---|---|---|\n";
@@ -69,24 +69,24 @@ fn description(schema: &Value) -> String {
         .replace('|', "\\|")
 }
 
-fn table(text: &mut String, schema: &Value, whole: &Value) {
+fn table(text: &mut String, schema: &Value) {
     text.push_str("| key | value | |\n|---|---|---|\n");
     let required: Vec<&str> =
         schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for (key, property) in schema["properties"].as_object().unwrap() {
         let must = if required.contains(&key.as_str()) { "**required**; " } else { "" };
-        writeln!(text, "| `{key}` | {} | {must}{} |", value(property, whole), description(property)).unwrap();
+        writeln!(text, "| `{key}` | {} | {must}{} |", value(property), description(property)).unwrap();
     }
 }
 
 /// What a property takes, in words.
-fn value(property: &Value, whole: &Value) -> String {
+fn value(property: &Value) -> String {
     if let Some(reference) = property["$ref"].as_str() {
         return reference.rsplit('/').next().unwrap_or_default().to_owned();
     }
     if let Some(any) = property["anyOf"].as_array() {
         let some: Vec<&Value> = any.iter().filter(|one| one["type"] != "null").collect();
-        return some.iter().map(|one| value(one, whole)).collect::<Vec<_>>().join(" or ");
+        return some.iter().map(|one| value(one)).collect::<Vec<_>>().join(" or ");
     }
     let kind = match &property["type"] {
         Value::String(kind) => kind.as_str(),
@@ -96,12 +96,10 @@ fn value(property: &Value, whole: &Value) -> String {
         _ => "anything",
     };
     match kind {
-        "array" => format!("list of {}", value(&property["items"], whole)),
-        "object" => format!(
-            "{} by {}",
-            value(&property["additionalProperties"], whole),
-            value(&property["propertyNames"], whole)
-        ),
+        "array" => format!("list of {}", value(&property["items"])),
+        "object" => {
+            format!("{} by {}", value(&property["additionalProperties"]), value(&property["propertyNames"]))
+        }
         "integer" => match (property["minimum"].as_i64(), property["maximum"].as_i64()) {
             (Some(low), Some(high)) => format!("number from {low} to {high}"),
             _ => "number".to_owned(),

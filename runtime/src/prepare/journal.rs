@@ -22,6 +22,8 @@ pub(super) fn connect(
     let id: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
     let source = match source(&journal, &id, &plan.rootfs, uuid) {
         Ok(source) => source,
+        // Nothing to link to, which is what `optional` is about: systemd-nspawn says nothing either.
+        Err(_) if journal.optional && !journal.directory.is_dir() => None,
         Err(why) if journal.optional => {
             warnings.push(format!("the container's journal is not linked to the host's: {why}"));
             None

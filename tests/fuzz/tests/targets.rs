@@ -7,7 +7,7 @@ use std::path::Path;
 
 use fuzz::{assert_sentence, class_of};
 use nixrun::systemd_nspawn::{self, Asked, CredentialSource, OPTIONS, Stop, Surroundings, getopt};
-use nixrun::{env_file, nixos_conf};
+use nixrun::{env_file, json, nixos_conf};
 use runtime::HostPaths;
 
 const PROGRAM: &str = "systemd-nspawn";
@@ -183,6 +183,35 @@ fn nixos_container_conf() {
                 assert_sentence(&sentence);
                 class_of(&sentence)
             }
+        }
+    });
+}
+
+#[test]
+fn container_json() {
+    let schema = serde_json::to_value(json::schema()).expect("a schema");
+    let keys: Vec<String> = schema["properties"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, _)| format!(",\"{key}\":"))
+        .collect();
+    let values = [
+        "{", "}", "[", "]", ":", ",", "\"", "null", "true", "-1", "1.5", "\"2G\"", "\"/\"", "\"auto\"",
+        "\\u0000",
+    ];
+    let tokens: Vec<&str> = keys.iter().map(String::as_str).chain(values).collect();
+    fuzz::run("container_json", &tokens, |input| match json::parse(input, Path::new("/x.json")) {
+        // What is read is JSON in the eyes of others, too.
+        Ok(_) => {
+            let value: serde_json::Value = serde_json::from_slice(input).expect("JSON");
+            format!("{} keys", value.as_object().expect("an object").len().min(20))
+        }
+        Err(error) => {
+            let sentence = error.to_string();
+            assert_sentence(&sentence);
+            assert!(sentence.starts_with("/x.json:") && sentence.len() < 2000, "{sentence}");
+            class_of(&sentence)
         }
     });
 }

@@ -47,8 +47,9 @@ fn mounts_capabilities_environment_limits_and_credentials() {
             "SYS_TIME is there and SYS_CHROOT is not"
         );
         assert_eq!(inside("awk '/NoNewPrivs/ {print $2}' /proc/1/status"), "1");
-        // A host without persistent journal is no reason for a word: nothing but how it ended.
-        assert_eq!(container.stop().err, "nixrun: Container mini has been shut down.\n");
+        // A host without persistent journal is no reason for a word.
+        let words = container.stop().err;
+        assert!(!words.contains("journal"), "{words}");
     });
 }
 
@@ -59,7 +60,7 @@ fn an_ephemeral_root_keeps_nothing() {
             let container = host.boot("mini");
             assert_eq!(
                 host.inside("mini", "ls /var/lib/kept 2>/dev/null; touch /var/lib/kept; echo ok"),
-                "ok"
+                "ok\n"
             );
             container.stop();
             assert!(!host.root_of("mini").exists(), "nothing is made where persistent roots are");

@@ -114,6 +114,10 @@ fn script(
 ) -> Result<Script, Error> {
     let mut script = Script::default();
     script.push(Op::DieWithParent, "tie the command to nixrun");
+    // Until its program runs it has descriptors of the host, and a copy of our memory. Root inside could trace it from the
+    // moment on at which it has no more rights than that: once it is in the user namespace, and nobody there yet, or
+    // has the container's capabilities. What is not dumpable is judged by the user namespace that nixrun was executed in.
+    script.push(Op::Undumpable, "hide nixrun's memory from the container");
     script.push(Op::Umask, "set the umask");
     // With capabilities over them all: the kernel takes the user namespace first, in whichever order they are named.
     let user = if state.users.is_some() { libc::CLONE_NEWUSER } else { 0 };

@@ -86,6 +86,7 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
     let root = script.root;
     match op {
         Op::DieWithParent => prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64),
+        Op::Undumpable => prctl(libc::PR_SET_DUMPABLE, 0),
         Op::FileOwner { id } => own_files_as(id),
         Op::LeaveChroot => leave_chroot(),
         Op::PrivateTree => set_attributes(libc::AT_FDCWD, c"/", true, 0, libc::MS_PRIVATE),

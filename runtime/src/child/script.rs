@@ -49,6 +49,8 @@ pub(crate) struct Overlay {
 pub(crate) enum Op {
     /// Kill this process when the thread that created it ends.
     DieWithParent,
+    /// Let nobody look into this process who is not privileged where nixrun is, until it executes its program.
+    Undumpable,
     /// Own the files that we make as this user and group, with all our capabilities over others.
     FileOwner { id: u32 },
     /// Make the root of our copy of the mounts our own root: a caller in a chroot would leave its host's root behind

@@ -224,3 +224,35 @@ fn a_command_whose_exec_dies_before_it_runs_never_runs() {
         assert_eq!(host.inside("mini", "ls /tmp"), "");
     });
 }
+
+/// What is nixrun still, with its memory and its descriptors of the host, is not for those inside to look into: neither
+/// while it has entered a user namespace and is nobody there yet, nor once it has no more capabilities than they.
+#[test]
+fn root_inside_cannot_look_into_an_exec_that_has_not_become_its_command() {
+    let users = ["--private-users=3145728:65536", "--private-users-ownership=chown"];
+    let cases = [(&users[..], "setgroups"), (&["--drop-capability=CAP_SYS_PTRACE"][..], "execve")];
+    for (options, held) in cases {
+        on_host(|host| {
+            let root = blackbox::probe_root(host, "t");
+            let look = "b=/probe/busybox; echo begun
+                while :; do for p in /proc/[0-9]*; do
+                    exe=$($b readlink $p/exe) || continue
+                    case $exe in */busybox|*/bash) ;; *) echo \"caught $exe\" ;; esac
+                done; done";
+            let mut args = vec!["nspawn", "--console=pipe", "--machine=t", "-D", root.to_str().unwrap()];
+            args.extend(options);
+            args.extend(["/probe/bash", "-c", look]);
+            let container = host.spawn("t", &args);
+            wait_for("the container", || container.out().contains("begun").then_some(()));
+            container.wait_ready();
+            let hold = format!("inject={held}:delay_enter=1000000");
+            let exec = ["exec", "t", "--", "/probe/busybox", "true"];
+            let traced = host.traced(&["-f", "-o", "/dev/null", "-e", &hold], &exec).output().unwrap();
+            assert!(traced.status.success(), "{traced:?}");
+            let caught: Vec<String> = container.out().lines().skip(1).map(str::to_owned).collect();
+            assert!(caught.is_empty(), "{options:?}: {} times: {}", caught.len(), caught[0]);
+            assert!(host.run(&["kill", "t"]).status.success());
+            container.wait();
+        });
+    }
+}

@@ -19,8 +19,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
-use nix::unistd::UnlinkatFlags;
-
 use crate::child::script::{Image, Script};
 use crate::config::{Network, Program, Volatile};
 use crate::error::{Doing, Error, ErrorKind};
@@ -148,12 +146,6 @@ impl Prepared {
     /// The host's id of the container's root.
     fn owner(&self) -> u32 {
         self.users().map_or(0, |range| range.base)
-    }
-
-    /// Maps the ids of an image's other partitions.
-    fn own_parts(&mut self) -> Result<(), Error> {
-        let Some(owners) = &mut self.owners else { return Ok(()) };
-        self.trees.parts.iter().try_for_each(|(_, tree)| owners.own_image(&self.root, tree.as_fd()))
     }
 
     /// Builds every tree that does not need the new namespaces.
@@ -312,37 +304,6 @@ impl Prepared {
         self.root.base(new, seen, usr.map(|(_, tree)| tree.as_fd()), owner.filter(|owner| *owner != 0))
     }
 
-    /// Removes the mount points of what only the kernel needed to see, by way of our own tree, since the container's is
-    /// read-only.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub(crate) fn remove_places(&self) -> Result<(), Error> {
-        let run = self.plan.mounts.iter().position(|mount| mount.target == Path::new("/run"));
-        let Some(Some(run)) = run.and_then(|at| self.trees.mounts.get(at)) else { return Ok(()) };
-        for mount in self.plan.mounts.iter().filter(|mount| matches!(mount.source, Source::Visible(_))) {
-            let place = mount.target.strip_prefix("/run").unwrap_or(&mount.target);
-            nix::unistd::unlinkat(run, place, UnlinkatFlags::RemoveDir)
-                .doing(|| format!("remove {}", mount.target.display()))?;
-        }
-        Ok(())
-    }
-
-    /// A copy of the root with everything below it, its ids mapped where they are to be.
-    fn root_tree(&mut self) -> Result<OwnedFd, Error> {
-        let doing = || "copy the mount of the root".to_owned();
-        if self.plan.root.image && self.former.is_none() {
-            // Mounted for this container alone, and not to be copied before it is attached.
-            let tree = self.root.as_fd().try_clone_to_owned().doing(doing)?;
-            if let Some(owners) = &mut self.owners {
-                owners.own_image(&self.root, tree.as_fd())?;
-            }
-            return Ok(tree);
-        }
-        let mapped = self.owners.as_mut().and_then(|owners| owners.mapped_root.take());
-        mapped.map_or_else(|| root_tree(&self.root).doing(doing), Ok)
-    }
-
     /// The program with its environment, and the paths to try for it.
     fn image(&self) -> Result<Image, Error> {
         let mut env = self.plan.env.clone();
@@ -420,14 +381,6 @@ pub(crate) struct Trees {
     pub(crate) parts: Parts,
     /// The layers of overlays that are on the host, in the plan's order.
     pub(crate) layers: Vec<OwnedFd>,
-}
-
-/// A copy of the root with everything below it.
-fn root_tree(root: &Root) -> crate::sys::Result<OwnedFd> {
-    let tree = open_tree_clone(root.as_fd(), c"", true)?;
-    // A copy of a shared mount stays in the host's peer group until it is told not to.
-    propagate(tree.as_fd(), libc::MS_PRIVATE, 0)?;
-    Ok(tree)
 }
 
 /// A copy of a mount of the host, with its propagation and attributes.

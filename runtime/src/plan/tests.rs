@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::config::{Mount, Store};
+use crate::config::{Mount, Ownership, Store};
 use crate::host::{CgroupFacts, InitLimits, OsRelease};
 use crate::plan::mounts::Source;
 
@@ -390,4 +390,73 @@ fn credentials_are_named_by_systemds_rule_and_never_printed() {
     assert!(Plan::new(&twice, &host()).unwrap_err().to_string().contains("given twice"));
     let much = with(vec![credential("a", &vec![0; (1 << 20) + 1])]);
     assert!(Plan::new(&much, &host()).unwrap_err().to_string().contains("longer than 1 MiB"));
+}
+
+#[test]
+fn what_a_user_namespace_must_not_change_is_mounted_before_it() {
+    for network in [Network::Private, Network::Host] {
+        let mut config = config();
+        config.network = network;
+        config.users = UserNamespace::Pick;
+        config.store = Some(Store::Whole("/nix/store".into()));
+        let plan = plan(&config);
+        let (outside, inside) = plan
+            .mounts
+            .split_at(plan.mounts.iter().position(|mount| mount.source == Source::UserNamespace).unwrap());
+        let has = |mounts: &[MountPlan], target: &str| mounts.iter().any(|m| m.target == Path::new(target));
+        for target in ["/nix/store", "/dev", "/run", "/run/host", "/dev/pts", "/tmp"] {
+            assert!(has(outside, target) && !has(inside, target), "{target}");
+        }
+        for target in ["/proc", "/proc/kcore", "/sys/fs/cgroup", "/dev/mqueue"] {
+            assert!(has(inside, target) && !has(outside, target), "{target}");
+        }
+        // Only who owns a network may mount its sysfs.
+        let private = config.network == Network::Private;
+        assert_eq!(has(inside, "/sys/class"), private);
+        assert!(has(outside, "/sys"));
+        let shown = plan.to_string();
+        assert!(
+            shown.contains("├─ users ids ")
+                && shown.contains("in the user namespace: what stands above is locked"),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn ports_of_the_hosts_network_are_the_hosts() {
+    use caps::Capability::CAP_NET_BIND_SERVICE;
+    let holds = |users, network| {
+        let mut config = config();
+        (config.users, config.network) = (users, network);
+        plan(&config).capabilities.contains(CAP_NET_BIND_SERVICE)
+    };
+    let shifted = UserNamespace::Range { base: 65536, length: 65536 };
+    for users in
+        [UserNamespace::Host, UserNamespace::Identity, UserNamespace::Range { base: 0, length: 65536 }]
+    {
+        assert!(holds(users, Network::Host), "{users:?}");
+    }
+    for users in [UserNamespace::Pick, UserNamespace::OfRoot, shifted] {
+        assert!(!holds(users, Network::Host) && holds(users, Network::Private), "{users:?}");
+    }
+}
+
+#[test]
+fn ranges_that_make_no_sense_are_refused() {
+    let refused = |base, length, ownership| {
+        let mut config = config();
+        config.users = UserNamespace::Range { base, length };
+        config.ownership = ownership;
+        Plan::new(&config, &host()).err().map(|error| error.to_string())
+    };
+    for (base, length) in [(0, 0), (u32::MAX, 1), (u32::MAX - 65535, 65536)] {
+        assert!(
+            refused(base, length, Ownership::Off).unwrap().contains("end before 4294967295"),
+            "{base}:{length}"
+        );
+    }
+    assert!(refused(65536, 10, Ownership::Chown).unwrap().contains("cannot be given"));
+    assert!(refused(1, 65536, Ownership::Chown).is_some());
+    assert_eq!(refused(1, 10, Ownership::Map), None);
 }

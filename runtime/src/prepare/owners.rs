@@ -3,7 +3,9 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use super::root_tree;
+use nix::unistd::UnlinkatFlags;
+
+use super::{Prepared, propagate};
 use crate::config::{BindIds, Ownership, RootOptions};
 use crate::error::{Doing, Error, ErrorKind};
 use crate::host::c_path;
@@ -11,6 +13,7 @@ use crate::plan::{IdRange, MountPlan, Source};
 use crate::rootfs::Root;
 use crate::sys::SyscallError;
 use crate::sys::inroot::{self, Make};
+use crate::sys::mount::open_tree_clone;
 use crate::users::idmap::{Bind, Extend, Mapper, incapable};
 use crate::users::{Users, chown};
 
@@ -126,6 +129,53 @@ impl Owners {
         self.notes.extend(note);
         Ok(())
     }
+}
+
+impl Prepared {
+    /// Maps the ids of an image's other partitions.
+    pub(super) fn own_parts(&mut self) -> Result<(), Error> {
+        let Some(owners) = &mut self.owners else { return Ok(()) };
+        self.trees.parts.iter().try_for_each(|(_, tree)| owners.own_image(&self.root, tree.as_fd()))
+    }
+
+    /// Removes the mount points of what only the kernel needed to see, by way of our own tree, since the container's is
+    /// read-only.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn remove_places(&self) -> Result<(), Error> {
+        let run = self.plan.mounts.iter().position(|mount| mount.target == Path::new("/run"));
+        let Some(Some(run)) = run.and_then(|at| self.trees.mounts.get(at)) else { return Ok(()) };
+        for mount in self.plan.mounts.iter().filter(|mount| matches!(mount.source, Source::Visible(_))) {
+            let place = mount.target.strip_prefix("/run").unwrap_or(&mount.target);
+            nix::unistd::unlinkat(run, place, UnlinkatFlags::RemoveDir)
+                .doing(|| format!("remove {}", mount.target.display()))?;
+        }
+        Ok(())
+    }
+
+    /// A copy of the root with everything below it, its ids mapped where they are to be.
+    pub(super) fn root_tree(&mut self) -> Result<OwnedFd, Error> {
+        let doing = || "copy the mount of the root".to_owned();
+        if self.plan.root.image && self.former.is_none() {
+            // Mounted for this container alone, and not to be copied before it is attached.
+            let tree = self.root.as_fd().try_clone_to_owned().doing(doing)?;
+            if let Some(owners) = &mut self.owners {
+                owners.own_image(&self.root, tree.as_fd())?;
+            }
+            return Ok(tree);
+        }
+        let mapped = self.owners.as_mut().and_then(|owners| owners.mapped_root.take());
+        mapped.map_or_else(|| root_tree(&self.root).doing(doing), Ok)
+    }
+}
+
+/// A copy of the root with everything below it.
+fn root_tree(root: &Root) -> crate::sys::Result<OwnedFd> {
+    let tree = open_tree_clone(root.as_fd(), c"", true)?;
+    // A copy of a shared mount stays in the host's peer group until it is told not to.
+    propagate(tree.as_fd(), libc::MS_PRIVATE, 0)?;
+    Ok(tree)
 }
 
 fn refused(root: &Root, tree: BorrowedFd<'_>, error: &SyscallError) -> Error {

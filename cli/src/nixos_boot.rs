@@ -103,6 +103,7 @@ pub fn to_configs(name: &str, settings: &Settings, host: &HostPaths) -> Result<B
     };
     container.network = network;
     typed::fill(settings, host, &mut container)?;
+    container.kernel_view.joined_network_is_own = settings.document.private_network == Some(true);
     container.mounts.extend(mounts::asked(settings, host)?);
     let console = settings.document.console.map(|word| word.0);
     let mut boot = Boot { container, network: links, notes, console, register: None };
@@ -129,7 +130,7 @@ fn withhold(container: &mut ContainerConfig) {
         container.drop_capabilities = container.drop_capabilities.union(only("CAP_NET_BIND_SERVICE"));
     }
     // Another's network namespace is not the container's own to configure.
-    if matches!(container.network, Network::Join(_)) {
+    if matches!(container.network, Network::Join(_)) && !container.kernel_view.joined_network_is_own {
         let admin = only("CAP_NET_ADMIN").difference(container.add_capabilities);
         container.drop_capabilities = container.drop_capabilities.union(admin);
     }

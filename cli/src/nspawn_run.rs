@@ -9,6 +9,7 @@ use runtime::{BindIds, CapSet, Console, ContainerConfig, HostPaths, Mount, Netwo
 use crate::args::{RunArgs, RunNetwork};
 use crate::configured::{self, FindError};
 use crate::lookup::lookup;
+use crate::nspawn::SetEnv;
 use crate::{group_limit, signals};
 
 /// Where an init is looked for, in systemd-nspawn's order.
@@ -67,7 +68,7 @@ pub fn to_configs(
     let root = root_directory(&args.directory)?;
     let is_init = args.command.is_empty();
     let argv = if is_init { vec![find_init(&root)?.into()] } else { args.command.clone() };
-    let env = args.setenv.iter().filter_map(|variable| variable.resolve()).collect();
+    let env = args.setenv.iter().map(SetEnv::resolve).collect();
 
     let mut container =
         ContainerConfig::new(&name, root, Payload { env, cwd: args.chdir.clone(), ..Payload::new(argv) });

@@ -51,7 +51,7 @@ fn every_option_arrives() {
     .unwrap();
     assert_eq!((container.name.as_str(), container.hostname.as_deref()), ("web", Some("www")));
     assert_eq!(container.uuid, Some([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]));
-    assert_eq!(container.payload.env, [("A".into(), "1".into())]);
+    assert_eq!(container.payload.env, [("A".into(), "1".into()), ("NIXRUN_TEST_UNSET".into(), "".into())]);
     assert_eq!(container.payload.cwd.as_deref(), Some(Path::new("/tmp")));
     let bind = |source: &str, target: &str, read_only, recursive| Mount::Bind {
         source: std::path::PathBuf::from(source).into(),

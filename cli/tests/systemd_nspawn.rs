@@ -253,7 +253,7 @@ fn the_environment_is_heard() {
         ("A", "b"),
     ];
     let request = place.read(&["-nD", "web", "-E", "A", "-E", "UNSET", "true"], &env).unwrap().request;
-    assert_eq!(request.container.payload.env, [("A".into(), "b".into())]);
+    assert_eq!(request.container.payload.env, [("A".into(), "b".into()), ("UNSET".into(), "".into())]);
     assert_eq!(request.container.kernel_view.writable, runtime::ApiWritable::Yes);
     assert!(request.container.manager == "mine" && request.container.security.suppress_sync);
     assert_eq!(request.network.unwrap().veth.unwrap().container_mac, Some([2, 0, 0, 0, 0, 1]));

@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::Resource;
@@ -112,8 +113,8 @@ pub struct HostFacts {
     pub own_limits: Vec<(u64, u64)>,
     /// Capabilities that we can give.
     pub capabilities: CapSet,
-    /// Whether the host has /dev/net/tun.
-    pub tun: bool,
+    /// Permission bits of the host's /dev/net/tun, if it has one.
+    pub tun: Option<u32>,
     /// The host's /var/tmp.
     pub temporary: PathBuf,
     /// Drawn anew each time: part of the names of what is made for one start.
@@ -187,7 +188,7 @@ impl HostFacts {
             own_limits: own_limits(),
             capabilities: crate::caps::available()
                 .map_err(|error| Error::new(crate::ErrorKind::System, error.to_string()))?,
-            tun: Path::new("/dev/net/tun").exists(),
+            tun: fs::metadata("/dev/net/tun").ok().map(|node| node.mode() & 0o777),
             temporary: paths.join("/var/tmp"),
             token: token()?,
             root: paths.root().to_path_buf(),

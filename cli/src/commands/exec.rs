@@ -36,7 +36,7 @@ fn attempt(args: &ExecArgs, paths: &HostPaths) -> Result<Ended, Error> {
     let request = ExecRequest {
         name: args.name.clone(),
         argv: args.command.clone(),
-        env: args.setenv.iter().filter_map(SetEnv::resolve).collect(),
+        env: args.setenv.iter().map(SetEnv::resolve).collect(),
         cwd: args.chdir.clone(),
         terminal: io::stdin().is_terminal() && io::stdout().is_terminal(),
     };

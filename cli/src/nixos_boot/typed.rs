@@ -281,5 +281,6 @@ fn kernel_view(asked: Option<&json::KernelView>) -> KernelView {
         share_ipc: asked.share_ipc.unwrap_or(default.share_ipc),
         share_pid: asked.share_pid.unwrap_or(default.share_pid),
         share_uts: asked.share_uts.unwrap_or(default.share_uts),
+        ..default
     }
 }

@@ -105,6 +105,7 @@ mod tests {
         .unwrap();
         let view = KernelView {
             writable: ApiWritable::Network,
+            joined_network_is_own: false,
             tmpfs_tmp: false,
             cgroup_namespace: false,
             share_ipc: true,

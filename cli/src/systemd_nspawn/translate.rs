@@ -57,6 +57,7 @@ pub(super) fn translate(mut asked: Asked, around: Surroundings<'_>) -> Result<Me
     let register = asked.register.unwrap_or(true) && !view.share_pid && !view.share_uts;
     container.integration = integration(&asked, register, around)?;
     container.kernel_view = variables.view.clone();
+    container.kernel_view.joined_network_is_own = asked.network.private == Some(true);
     container.console = mode;
     container.stop_signal = stop_signal(&asked);
     container.notify_ready = asked.notify_ready;
@@ -122,12 +123,12 @@ fn payload(asked: &Asked, around: Surroundings<'_>) -> Payload {
         (Start::Pid1 | Start::Pid2, false) => Program::Command,
     };
     let value = |(name, value): &(String, Option<String>)| {
-        let value = value.clone().map(OsString::from).or_else(|| (around.variable)(name))?;
-        Some((OsString::from(name), value))
+        let value = value.clone().map(OsString::from).or_else(|| (around.variable)(name));
+        (OsString::from(name), value.unwrap_or_default())
     };
     Payload {
         program,
-        env: asked.environment.iter().filter_map(value).collect(),
+        env: asked.environment.iter().map(value).collect(),
         cwd: asked.chdir.clone(),
         user: asked.user.clone().filter(|user| !user.is_empty()),
         as_pid2: asked.start == Start::Pid2,

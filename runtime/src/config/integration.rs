@@ -140,6 +140,9 @@ pub struct KernelView {
     pub writable: ApiWritable,
     /// Whether /tmp is a tmpfs of ours.
     pub tmpfs_tmp: bool,
+    /// Whether a network that the container joins ([`crate::Network::Join`]) counts as its own in what it sees of /sys
+    /// and /proc/sys/net (`--private-network` beside `--network-namespace-path=`).
+    pub joined_network_is_own: bool,
     /// Whether the container's control group is the root of what it sees.
     pub cgroup_namespace: bool,
     /// Whether it shares the host's System V IPC and POSIX message queues.
@@ -155,6 +158,7 @@ impl Default for KernelView {
         KernelView {
             writable: ApiWritable::Default,
             tmpfs_tmp: true,
+            joined_network_is_own: false,
             cgroup_namespace: true,
             share_ipc: false,
             share_pid: false,

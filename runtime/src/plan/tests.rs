@@ -24,7 +24,7 @@ fn host() -> HostFacts {
         init_limits: InitLimits { nproc: (100, 200), sigpending: (300, 300), nr_open: 1 << 30 },
         own_limits: vec![(u64::MAX, u64::MAX); 16],
         capabilities: CapSet::ALL,
-        tun: false,
+        tun: None,
         temporary: "/var/tmp".into(),
         token: "0123456789abcdef".into(),
         root: "/".into(),

@@ -7,6 +7,7 @@
 #![allow(clippy::print_stderr, reason = "why a test was skipped belongs in its log")]
 
 mod binary;
+pub mod compare;
 mod container;
 mod elf;
 mod host;

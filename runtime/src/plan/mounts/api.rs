@@ -35,7 +35,12 @@ impl View {
         let writable = config.kernel_view.writable;
         View {
             read_only: writable != ApiWritable::Yes,
-            own_network: config.network.is_private() || writable == ApiWritable::Network,
+            own_network: writable == ApiWritable::Network
+                || match config.network {
+                    Network::Host => false,
+                    Network::Private => true,
+                    Network::Join(_) => config.kernel_view.joined_network_is_own,
+                },
         }
     }
 }
@@ -198,11 +203,12 @@ fn dev(mounts: &mut Vec<MountPlan>, config: &ContainerConfig, host: &HostFacts) 
     if config.security.nested {
         entries.push(nested::fuse());
     }
-    if host.tun || config.security.nested {
+    if host.tun.is_some() || config.security.nested {
         // In a unit whose DeviceAllow= leaves it out it cannot be made, and could not be opened.
         let (path, major, minor) = ("net/tun".into(), 10, 200);
         entries.push(directory("net", 0o755));
-        entries.push(Entry::Device { path, mode: 0o666, block: false, major, minor, optional: true });
+        let mode = host.tun.unwrap_or(0o666);
+        entries.push(Entry::Device { path, mode, block: false, major, minor, optional: true });
         entries.push(symlink("char/10:200", "../net/tun"));
     }
     let console = config.console != Console::Pipe;

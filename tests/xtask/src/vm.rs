@@ -138,11 +138,15 @@ pub(crate) fn build(arguments: &[&str], kind: &str) -> Result<Vec<(String, PathB
 
 fn container_disk(runner: &Runner) -> Result<PathBuf> {
     let releases = [fixture::build(CONTAINER, 1)?, fixture::build(CONTAINER, 2)?];
-    let systems = releases.each_ref().map(|release| release.system.clone());
-    let paths = fixture::with_store(|| Ok(query_closure(&systems)))??;
+    let wrapper = &releases[0].container_init;
+    let roots: Vec<&Path> =
+        releases.iter().map(|release| release.system.as_path()).chain([wrapper.as_path()]).collect();
+    let paths = fixture::with_store(|| Ok(query_closure(&roots)))??;
     let confs = releases.iter().map(|release| (format!("{}.conf", release.release), release.conf.clone()));
-    let closure =
-        Closure { name: CONTAINER.to_string(), nix: releases[0].nix.clone(), paths, files: confs.collect() };
+    // The path of the program that NixOS's module runs as PID 1.
+    let wrapper = ("container-init".to_owned(), wrapper.display().to_string());
+    let files = confs.chain([wrapper]).collect();
+    let closure = Closure { name: CONTAINER.to_string(), nix: releases[0].nix.clone(), paths, files };
     Ok(vm::closure::ensure(runner.cache(), &closure)?)
 }
 

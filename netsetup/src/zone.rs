@@ -90,7 +90,8 @@ pub(crate) fn bridge(
 /// Removes the bridge unless it has ports; `false` when it stays, or is not there.
 pub(crate) fn remove_if_empty(paths: &NetPaths, name: &str) -> Result<bool> {
     let mut host = Socket::<Route>::open()?;
-    if host.link_by_name(name)?.is_none() {
+    // Who was killed while it had the lock has left the file, which goes when we have had it.
+    if host.link_by_name(name)?.is_none() && !paths.zone_lock.exists() {
         return Ok(false);
     }
     let _lock = lock(paths)?;

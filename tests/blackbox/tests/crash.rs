@@ -324,3 +324,51 @@ fn a_reclaim_that_is_killed_is_finished_by_the_next() {
         }
     });
 }
+
+/// All that is made beside a container's root and its links at once: ids, temporary directories, an overlay's, a bridge.
+#[test]
+fn killed_at_any_stage_with_a_user_namespace_and_everything_that_is_made_on_the_host() {
+    on_host(|host| {
+        let root = blackbox::probe_root(host, "t");
+        let options = [
+            "nspawn",
+            "--console=pipe",
+            "--ephemeral",
+            "--private-users=pick",
+            "--network-zone=z",
+            "--port=18080:80",
+            "--bind=:/made",
+            "--overlay=+/probe::/over",
+            "--machine=t",
+            "-D",
+            root.to_str().unwrap(),
+            "/probe/bash",
+            "-c",
+            "[ -x /over/bash ] && : > /made/file && read -r _ base _ < /proc/self/uid_map && exit $((base == 0))",
+        ];
+        host.sh("echo 0 > /proc/sys/net/ipv4/ip_forward; echo 0 > /proc/sys/net/ipv6/conf/all/forwarding");
+        for path in ["var/tmp", "output"] {
+            std::fs::create_dir_all(host.path(path)).unwrap();
+        }
+        let life = |strace: &[&str]| host.traced(strace, &options).output().unwrap();
+        let whole = life(&["-o", "/dev/null"]);
+        assert!(whole.status.success(), "{whole:?}");
+        let (file, before) = (host.path("output/trace"), host.snapshot());
+        assert!(life(&["-o", file.to_str().unwrap()]).status.success());
+        before.assert_same(&host.snapshot(), "after a traced life");
+        let points = choose(&calls(&file), 24);
+        for (number, Point { name, nth }) in points.iter().enumerate() {
+            let point = format!("SIGKILL at {name} {nth}");
+            let inject = format!("inject={name}:signal=KILL:when={nth}");
+            life(&["-o", "/dev/null", "-e", &inject]);
+            assert_dead(host, &point);
+            if number % 3 == 2 {
+                assert!(life(&["-o", "/dev/null"]).status.success(), "a start after {point}");
+            } else {
+                host.ok(&["reclaim"]);
+            }
+            before.assert_same(&host.snapshot(), &format!("after {point}"));
+        }
+        println!("{} points", points.len());
+    });
+}

@@ -128,6 +128,7 @@ pub fn remove(one: &OnHost) -> Result<bool, Error> {
     }
     let result = match one {
         OnHost::UnixExport { .. } => fs::remove_dir(path),
+        OnHost::Propagate { .. } => remove_mount_points(path),
         _ => fs::remove_dir_all(path),
     };
     match result {
@@ -135,6 +136,17 @@ pub fn remove(one: &OnHost) -> Result<bool, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error).doing(|| format!("remove the {one}")),
     }
+}
+
+/// Removes a directory of mount points, which are empty: into what machined has mounted there for a moment, a directory of
+/// the host, nothing may descend. A mount point is EBUSY.
+fn remove_mount_points(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let directory = entry.file_type()?.is_dir();
+        if directory { fs::remove_dir(entry.path())? } else { fs::remove_file(entry.path())? }
+    }
+    fs::remove_dir(path)
 }
 
 fn unmount(path: &Path) {

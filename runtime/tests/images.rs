@@ -125,6 +125,26 @@ fn read_only_and_ephemeral_images_are_not_written_to() {
     assert_eq!(loops(&image), 0);
 }
 
+/// The layer's directory is whose the image's is; one that is nobody's in the container is its root's.
+#[test]
+fn an_image_of_anybodys_is_its_roots_where_a_layer_lies_over_it() {
+    let Some((dir, root)) = root() else { return };
+    for name in ["proc", "sys", "dev", "run", "tmp"] {
+        fs::create_dir(root.join(name)).unwrap();
+    }
+    for (owner, seen) in [("0:0", "0:0"), ("7:8", "7:8"), ("4294901760:4294901761", "0:0")] {
+        let image = dir.path().join(format!("image-{owner}"));
+        let owner = format!("root_owner={owner}");
+        let options = ["-q", "-t", "ext4", "-E", &owner, "-d", text(&root), text(&image), "16M"];
+        tool("mke2fs", &options, "");
+        let ephemeral = RootOptions { ephemeral: true, ..default() };
+        let mut config = config(&image, "iowner", ephemeral, "$b stat -c %u:%g /");
+        config.users = runtime::UserNamespace::Range { base: 0x6fff_0000, length: 65536 };
+        config.ownership = runtime::Ownership::Map;
+        assert_eq!(ok(&config), format!("{seen}\n"));
+    }
+}
+
 #[test]
 fn a_file_system_that_cannot_be_written_is_a_root_for_reading() {
     let Some((dir, root)) = root() else { return };

@@ -238,3 +238,23 @@ fn the_roots_options_are_checked() {
     refused(RootOptions { read_only: true, volatile: Volatile::State, ..default() }, "/r", "read-only");
     refused(RootOptions { ephemeral: true, template: Some("/t".into()), ..default() }, "/r", "template");
 }
+
+/// machined mounts what `machinectl bind` names in the directory for a moment; the end of the container may fall into it.
+#[test]
+fn what_is_mounted_in_the_directory_for_machined_is_not_removed() {
+    let Some((dir, _root)) = root() else { return };
+    let (path, source) = (dir.path().join("propagate"), dir.path().join("source"));
+    for directory in ["propagate/empty", "propagate/mounted", "source/deep"] {
+        fs::create_dir_all(dir.path().join(directory)).unwrap();
+    }
+    fs::write(path.join("file"), "").unwrap();
+    fs::write(source.join("deep/precious"), "").unwrap();
+    let none: Option<&str> = None;
+    mount(Some(&source), &path.join("mounted"), none, MsFlags::MS_BIND, none).unwrap();
+    let propagate = runtime::OnHost::Propagate { path: path.clone() };
+    runtime::remove_from_host(&propagate).unwrap_err();
+    assert!(source.join("deep/precious").exists(), "the host's file is gone");
+    nix::mount::umount(&path.join("mounted")).unwrap();
+    assert!(runtime::remove_from_host(&propagate).unwrap());
+    assert!(!path.exists() && !runtime::remove_from_host(&propagate).unwrap());
+}

@@ -25,12 +25,13 @@ impl Prepared {
         for name in [UPPER, WORK] {
             nix::sys::stat::mkdirat(&tree, name, Mode::S_IRWXU).doing(doing)?;
         }
-        // The upper layer's directory is what one sees of /.
-        let stat = fstat(self.root.as_fd()).doing(doing)?;
-        // It has the ids that the root's have behind their map.
-        let mapped = self.owners.as_ref().is_some_and(|owners| owners.is_mapped);
-        let shift = if mapped { self.owner() } else { 0 };
-        let owner = (Some(Uid::from_raw(shift + stat.st_uid)), Some(Gid::from_raw(shift + stat.st_gid)));
+        // The upper layer's directory is what one sees of /: whose that is behind its map. What belongs to nobody there, in
+        // an image of anybody's, is root's.
+        let base = self.trees.base.as_ref().map_or(self.root.as_fd(), AsFd::as_fd);
+        let stat = fstat(base).doing(doing)?;
+        let range = self.users().filter(|_| self.owners.as_ref().is_some_and(|owners| owners.is_mapped));
+        let seen = |id: u32| range.filter(|range| !range.contains(id)).map_or(id, |range| range.base);
+        let owner = (Some(Uid::from_raw(seen(stat.st_uid))), Some(Gid::from_raw(seen(stat.st_gid))));
         nix::unistd::fchownat(&tree, UPPER, owner.0, owner.1, AtFlags::AT_SYMLINK_NOFOLLOW).doing(doing)?;
         let mode = Mode::from_bits_truncate(stat.st_mode & 0o7777);
         fchmodat(&tree, UPPER, mode, FchmodatFlags::FollowSymlink).doing(doing)?;

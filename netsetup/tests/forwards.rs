@@ -249,12 +249,21 @@ fn the_first_address_with_global_scope_counts() {
         let container = Netns::new();
         // There before the container's program could be seen at all.
         let mut applied = up(&bare("web"), &container);
-        container.sh("ip addr add 169.254.7.7/16 scope link dev host0; ip addr add 10.9.0.2/24 dev host0
-             ip addr add 10.9.0.9/24 dev host0; ip link set host0 up");
+        container.sh(
+            "ip addr add 169.254.7.7/16 scope link dev host0; ip addr add 127.7.7.7/32 scope global dev host0
+             ip addr add 10.9.0.2/24 dev host0
+             ip addr add 10.9.0.9/24 dev host0; ip link set host0 up",
+        );
         assert_eq!(applied.attend(), Vec::<String>::new());
         eventually("a forward", || sh("nft list map inet nixrun forward4").contains("10.9.0.2"));
         let map = sh("nft list map inet nixrun forward4; nft list map inet nixrun forward6");
-        assert!(!map.contains("169.254") && !map.contains("10.9.0.9") && !map.contains("fe80"), "{map}");
+        assert!(
+            !map.contains("127.7")
+                && !map.contains("169.254")
+                && !map.contains("10.9.0.9")
+                && !map.contains("fe80"),
+            "{map}"
+        );
     });
 }
 

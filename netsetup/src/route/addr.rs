@@ -65,7 +65,10 @@ fn global(message: &AddressMessage) -> Option<(u32, IpAddr)> {
     }
     let scope = u8::from(message.header.scope);
     let fit = scope < u8::from(AddressScope::Link) && !flags.intersects(unusable);
-    fit.then(|| local.or(address)).flatten().map(|address| (message.header.index, address))
+    // Whatever scope the container's root has said: those would lead to the host itself.
+    let elsewhere = |address: &IpAddr| !(address.is_loopback() || address.is_unspecified());
+    let address = fit.then(|| local.or(address)).flatten().filter(elsewhere)?;
+    Some((message.header.index, address))
 }
 
 pub(super) fn family(address: IpAddr) -> AddressFamily {

@@ -1,13 +1,15 @@
 //! openat2(2), close_range(2), xattrs of an open file, and file-descriptor odds and ends.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
+use nix::errno::Errno;
+
 use super::Result;
-use super::error::check;
+use super::error::{SyscallError, check};
 
 /// The kernel's `struct open_how`.
 #[repr(C)]
@@ -35,7 +37,7 @@ pub fn openat2(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, resolve:
             )
         };
         // EAGAIN: a rename elsewhere raced with the scoped lookup (openat2(2)); EINTR: a slow file system.
-        if fd < 0 && matches!(nix::errno::Errno::last_raw(), libc::EAGAIN | libc::EINTR) {
+        if fd < 0 && matches!(Errno::last_raw(), libc::EAGAIN | libc::EINTR) {
             continue;
         }
         let fd = check(fd, "openat2", || format!("{}, {path:?}, {flags:#o}, {resolve:#x}", dir.as_raw_fd()))?;
@@ -54,6 +56,54 @@ pub fn xattr(file: BorrowedFd<'_>, name: &CStr) -> Option<Vec<u8>> {
     let length = usize::try_from(length).ok()?;
     value.truncate(length);
     Some(value)
+}
+
+/// Value of an extended attribute of what `name` is in `directory`, a symlink being itself; `None` when it has none or
+/// cannot have any.
+///
+/// # Errors
+/// The kernel's.
+pub fn xattr_at(directory: BorrowedFd<'_>, name: &CStr, attribute: &CStr) -> Result<Option<Vec<u8>>> {
+    let path = below(directory, name);
+    let mut value = vec![0u8; 1024];
+    loop {
+        // SAFETY: both strings are NUL-terminated; the kernel writes at most `value.len()` bytes into `value`.
+        let length = unsafe {
+            libc::lgetxattr(path.as_ptr(), attribute.as_ptr(), value.as_mut_ptr().cast(), value.len())
+        };
+        let errno = Errno::last();
+        match (usize::try_from(length), errno) {
+            (Ok(length), _) => {
+                value.truncate(length);
+                return Ok(Some(value));
+            }
+            // The kernel's limit for a value.
+            (_, Errno::ERANGE) if value.len() < 65536 => value.resize(65536, 0),
+            (_, Errno::ENODATA | Errno::EOPNOTSUPP) => return Ok(None),
+            _ => return Err(SyscallError::new("lgetxattr", format!("{path:?}, {attribute:?}"), errno)),
+        }
+    }
+}
+
+/// Gives what `name` is in `directory` an extended attribute, a symlink itself.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_xattr_at(directory: BorrowedFd<'_>, name: &CStr, attribute: &CStr, value: &[u8]) -> Result<()> {
+    let path = below(directory, name);
+    // SAFETY: both strings are NUL-terminated and the kernel reads `value.len()` bytes of `value`.
+    let result =
+        unsafe { libc::lsetxattr(path.as_ptr(), attribute.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    check(result.into(), "lsetxattr", || format!("{path:?}, {attribute:?}"))?;
+    Ok(())
+}
+
+/// A path to an entry of an open directory, for calls that know no directories before Linux 6.13 (setxattrat) and
+/// refuse descriptors that were opened with `O_PATH`, the only way to open a device or FIFO without waking it.
+fn below(directory: BorrowedFd<'_>, name: &CStr) -> CString {
+    let mut path = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
+    path.extend_from_slice(name.to_bytes());
+    CString::new(path).unwrap_or_default()
 }
 
 /// Makes the empty file `to` share all blocks of `from`, until one of the two is written to.
@@ -102,7 +152,7 @@ pub fn copy_xattrs(to: BorrowedFd<'_>, from: BorrowedFd<'_>) -> Result<()> {
             continue;
         };
         match set_xattr(to, name, value) {
-            Err(error) if error.errno() == nix::errno::Errno::EOPNOTSUPP => {}
+            Err(error) if error.errno() == Errno::EOPNOTSUPP => {}
             result => result?,
         }
     }

@@ -41,6 +41,7 @@ pub(crate) fn give(root: &Root, range: IdRange) -> Result<(), Error> {
     // From now on it is nobody's, whenever we are killed.
     set(directory.as_fd(), c".", &top, BUSY).doing(doing)?;
     below(&directory, range).doing(doing)?;
+    give_lists(directory.as_fd(), c".", &top, range.base).doing(doing)?;
     set(directory.as_fd(), c".", &top, range.base).doing(doing)
 }
 
@@ -55,6 +56,8 @@ fn below(directory: &OwnedFd, range: IdRange) -> nix::Result<()> {
         if found.st_mode & libc::S_IFMT == libc::S_IFDIR {
             below(&nix::fcntl::openat(directory, name.as_c_str(), DIRECTORY, Mode::empty())?, range)?;
         }
+        // Before its owner, which tells a file that is done; systemd-nspawn has it the other way round, so every file's.
+        give_lists(directory.as_fd(), &name, &found, range.base)?;
         if !belongs(&found, range) {
             set(directory.as_fd(), &name, &found, range.base)?;
         }
@@ -72,10 +75,21 @@ fn names(directory: &OwnedFd) -> nix::Result<Vec<CString>> {
     names.filter(|name| !matches!(name.as_deref(), Ok(name) if name == c"." || name == c"..")).collect()
 }
 
+/// The file's id with another upper half.
+fn moved(id: u32, base: u32) -> u32 {
+    base | id & (IdRange::LENGTH - 1)
+}
+
+fn give_lists(directory: BorrowedFd<'_>, name: &CStr, file: &FileStat, base: u32) -> nix::Result<()> {
+    match file.st_mode & libc::S_IFMT {
+        libc::S_IFLNK => Ok(()),
+        kind => super::acl::give(directory, name, kind == libc::S_IFDIR, |id| moved(id, base)),
+    }
+}
+
 /// Changes the upper half of a file's ids, and puts back what the kernel takes from a file that changes hands.
 fn set(directory: BorrowedFd<'_>, name: &CStr, file: &FileStat, base: u32) -> nix::Result<()> {
-    let id = |id: u32| base | id & (IdRange::LENGTH - 1);
-    let (user, group) = (Uid::from_raw(id(file.st_uid)), Gid::from_raw(id(file.st_gid)));
+    let (user, group) = (Uid::from_raw(moved(file.st_uid, base)), Gid::from_raw(moved(file.st_gid, base)));
     fchownat(directory, name, Some(user), Some(group), AtFlags::AT_SYMLINK_NOFOLLOW)?;
     let special = libc::S_ISUID | libc::S_ISGID;
     if file.st_mode & libc::S_IFMT != libc::S_IFLNK && file.st_mode & special != 0 {

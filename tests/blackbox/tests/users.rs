@@ -100,6 +100,52 @@ fn mounts_are_nspawns() {
     });
 }
 
+/// Entries for users and groups, on files of every type that can have them, beside what has none.
+const ACLS: &str = r#"
+    set -e; cd "$1"; mkdir -p d/sub; touch d/file d/plain d/suid; mkfifo d/fifo; mknod d/null c 1 3; ln -s file d/link
+    chown 1000:100 d/file d/suid; chmod 6755 d/suid
+    setfacl -m u:7:rwx,u:8:r,g:9:rx d/file d/suid d/fifo d/null d/sub .
+    setfacl -d -m u:7:rwx,g:65533:rx d d/sub
+    # More than fit into a small buffer.
+    for id in $(seq 2000 2200); do echo "u:$id:r"; done | setfacl -M - d/sub
+    # One that was given away up to its owner when the process that did it was killed.
+    touch d/half; setfacl -m u:7:rwx,u:$(($2 + 8)):r d/half; chown $(($2 + 5)):$(($2 + 5)) d/half
+"#;
+
+#[test]
+fn access_control_lists_are_given_as_nspawn_gives_them() {
+    on_host(|host| {
+        let base = 0x40_0000_u32;
+        host.write("etc/os-release", "ID=nixos\n", 0o644);
+        host.write("acls", ACLS, 0o755);
+        let script = host.path("acls");
+        let mut lists = Vec::new();
+        for name in ["ours", "theirs"] {
+            let root = probe_root(host, name);
+            host.sh(&format!("sh {} {} {base}", script.display(), root.display()));
+            let users = format!("--private-users={base}:65536");
+            let options =
+                [&users, "--private-users-chown", "--link-journal=no", "--console=read-only", "-M", "probe"];
+            let mut command = if name == "ours" {
+                let mut command = host.nixrun(&["nspawn", "--register=no", "--keep-unit", "-D"]);
+                command.arg(&root).args(options);
+                command
+            } else {
+                nspawn(host, &root, &options)
+            };
+            let finished = finish(command.args(["--", "/probe/busybox", "true"]));
+            assert_eq!(finished.code, Some(0), "{name}: {}{}", finished.out, finished.err);
+            let list = "getfacl -pn . d d/*; stat -c '%n %a %u:%g' d d/*";
+            let text = host.sh(&format!("cd {}; {list}", root.display()));
+            lists.push(text.lines().map(str::to_owned).collect::<Vec<_>>());
+        }
+        let (ours, theirs) = (&lists[0], &lists[1]);
+        assert!(theirs.contains(&format!("default:group:{}:r-x", base + 65533)), "{theirs:?}");
+        let both = ours.iter().zip(theirs).filter(|(ours, theirs)| ours != theirs);
+        assert_eq!((both.collect::<Vec<_>>(), ours.len()), (vec![], theirs.len()));
+    });
+}
+
 #[test]
 fn the_same_range_is_picked_and_none_twice() {
     on_host(|host| {

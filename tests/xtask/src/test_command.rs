@@ -32,6 +32,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("mksquashfs", "squashfs-tools"),
     ("strace", "strace"),
     ("socat", "socat"),
+    ("setfacl", "acl"),
     ("bwrap", "bubblewrap"),
     ("crun", "crun"),
     ("curl", "curl"),

@@ -160,10 +160,10 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
         Op::Personality { domain } => set_personality(domain),
         Op::NoNewPrivileges => call(libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS as u64, 1, 0, 0, 0]),
         Op::Chdir { path, must } => {
-            let result = call(libc::SYS_chdir, [address(script.get(path)), 0, 0, 0, 0]);
+            let result = change_directory(script.get(path));
             if must { result } else { Ok(()) }
         }
-        Op::CloseOnExec { inherited } => close_on_exec(inherited),
+        Op::CloseDescriptors { inherited } => close_descriptors(channel, inherited),
         Op::Stub(stub) => super::stub::fork(script, &stub),
         Op::Exec => exec(script, channel),
     }
@@ -347,10 +347,25 @@ fn set_user(script: &Script, [uid, gid]: [u32; 2], terminal: bool) -> Done {
     call(libc::SYS_setresuid, [user, user, user, 0, 0])
 }
 
-fn close_on_exec(inherited: u32) -> Done {
-    let first = 3 + u64::from(inherited);
-    // 4 is CLOSE_RANGE_CLOEXEC.
-    call(libc::SYS_close_range, [first, u64::from(u32::MAX), 4, 0, 0])?;
+/// No link of the container leads through /proc/self/fd into directories of the host that we have open still. We stand in
+/// the root: pivot_root and setns(2) have seen to that.
+fn change_directory(path: &CStr) -> Done {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let directory = inroot::open(libc::AT_FDCWD, path, flags, inroot::Make::Nothing, true)?;
+    let result = call(libc::SYS_fchdir, [directory as u64, 0, 0, 0, 0]);
+    close(directory);
+    result
+}
+
+/// All but the channel, which its flag closes, and what the program is to inherit. Closed at once, since the path of the
+/// program may be a link through /proc/self/fd as well.
+fn close_descriptors(channel: RawFd, inherited: u32) -> Done {
+    let (first, channel) = (3 + u64::from(inherited), channel as u64);
+    for (from, to) in [(first, channel.saturating_sub(1)), (first.max(channel + 1), u64::from(u32::MAX))] {
+        if from <= to {
+            call(libc::SYS_close_range, [from, to, 0, 0, 0])?;
+        }
+    }
     for descriptor in 3..first {
         call(libc::SYS_fcntl, [descriptor, libc::F_SETFD as u64, 0, 0, 0])?;
     }

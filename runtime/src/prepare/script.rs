@@ -94,7 +94,7 @@ pub(crate) fn confine(
         script.push(op, format!("make the home directory {}", account.home.display()));
     }
     script.push(Op::DefaultSignals, "reset the signals");
-    script.push(Op::CloseOnExec { inherited: inherited.descriptors }, "close inherited descriptors");
+    script.push(Op::CloseDescriptors { inherited: inherited.descriptors }, "close inherited descriptors");
     if let Some(personality) = confinement.personality {
         script.push(
             Op::Personality { domain: personality.domain() },

@@ -256,3 +256,39 @@ fn root_inside_cannot_look_into_an_exec_that_has_not_become_its_command() {
         });
     }
 }
+
+/// Until its program runs a container's process has directories of the host open, as a command of exec has: a link that the
+/// container has put where it is to start must not lead there.
+#[test]
+fn no_working_directory_is_one_of_the_hosts() {
+    on_host(|host| {
+        let root = blackbox::probe_root(host, "t");
+        let descriptors = 3..40;
+        for number in descriptors.clone() {
+            let link = root.join(format!("d{number}"));
+            std::os::unix::fs::symlink(format!("/proc/self/fd/{number}"), link).unwrap();
+        }
+        let start = |more: &[&str], script: &str| {
+            let mut args = vec!["nspawn", "--console=pipe", "--machine=t", "-D", root.to_str().unwrap()];
+            args.extend(["--private-users=3145728:65536", "--private-users-ownership=chown"]);
+            args.extend_from_slice(more);
+            args.extend(["/probe/bash", "-c", script]);
+            host.spawn("t", &args)
+        };
+        for number in descriptors.clone() {
+            let finished = start(&[&format!("--chdir=/d{number}")], "/probe/busybox ls -a ..").wait();
+            assert!(finished.code != Some(0) && finished.out.is_empty(), "{number}: {}", finished.out);
+        }
+        let container = start(&[], "echo begun; exec /probe/busybox sleep 100000");
+        wait_for("the container", || container.out().contains("begun").then_some(()));
+        container.wait_ready();
+        for number in descriptors {
+            let directory = format!("--chdir=/d{number}");
+            let output = host.run(&["exec", &directory, "t", "--", "/probe/busybox", "ls", "-a", ".."]);
+            let out = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(!output.status.success() && out.is_empty(), "{number}: {out}");
+        }
+        host.ok(&["kill", "t"]);
+        container.wait();
+    });
+}

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use netsetup::{Forward, Nat};
-use runtime::{CapSet, Console};
+use runtime::{CapSet, Console, Mount};
 
 use crate::systemd_nspawn::PROGRAM;
 use crate::{exit, group_limit, nspawn};
@@ -146,15 +146,16 @@ pub struct RunArgs {
     /// Working directory of the command.
     #[arg(long, value_name = "PATH", value_parser = nspawn::inside)]
     pub chdir: Option<PathBuf>,
-    /// Bind mount a file or directory of the host; OPTIONS are rbind (the default) and norbind.
-    #[arg(long, value_name = "SOURCE[:PATH[:OPTIONS]]", value_parser = nspawn::bind)]
-    pub bind: Vec<nspawn::BindMount>,
+    /// Bind mount a file or directory of the host, of the container (+SOURCE), or a new directory (empty SOURCE);
+    /// OPTIONS are rbind (the default), norbind, idmap, noidmap, rootidmap and owneridmap.
+    #[arg(long, value_name = "SOURCE[:PATH[:OPTIONS]]", value_parser = nspawn::bind_writable)]
+    pub bind: Vec<Mount>,
     /// The same, read-only.
-    #[arg(long, value_name = "SOURCE[:PATH[:OPTIONS]]", value_parser = nspawn::bind)]
-    pub bind_ro: Vec<nspawn::BindMount>,
+    #[arg(long, value_name = "SOURCE[:PATH[:OPTIONS]]", value_parser = nspawn::bind_read_only)]
+    pub bind_ro: Vec<Mount>,
     /// Mount a tmpfs; OPTIONS as of mount(8), mode=0755 when not given.
     #[arg(long, value_name = "PATH[:OPTIONS]", value_parser = nspawn::tmpfs)]
-    pub tmpfs: Vec<nspawn::Tmpfs>,
+    pub tmpfs: Vec<Mount>,
     /// Give capabilities beyond the default ones.
     #[arg(long, value_name = "CAP,…", value_parser = nspawn::capabilities)]
     pub capability: Vec<CapSet>,

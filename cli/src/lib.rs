@@ -50,6 +50,8 @@ pub mod nspawn;
 pub mod nspawn_run;
 pub mod ops;
 pub mod output;
+pub mod quantity;
+pub mod rlimit;
 pub mod settings;
 pub mod signals;
 pub mod systemd_nspawn;

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use netsetup::{Forward, Nat};
-use runtime::{CapSet, Console};
+use runtime::{BindIds, BindSource, CapSet, Console, Mount};
 
 use crate::{forward, nixos_conf, signals};
 
@@ -28,98 +28,117 @@ impl SetEnv {
     }
 }
 
-/// `--bind` and `--bind-ro`: what to mount where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BindMount {
-    /// Host path.
-    pub source: PathBuf,
-    /// Path inside the container.
-    pub target: PathBuf,
-    /// Whether the mounts below the source come along.
-    pub recursive: bool,
-}
-
-/// `--tmpfs`: where to mount one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tmpfs {
-    /// Path inside the container.
-    pub target: PathBuf,
-    /// Options in mount(8)'s notation.
-    pub options: String,
-}
-
-/// Reads `SOURCE[:PATH[:OPTIONS]]`; `\:` stands for a colon within a path.
+/// Reads `PATH[:PATH[:OPTIONS]]`, the first one below `here` if it is relative: a mount of what the host has there, or
+/// the container's root where a `+` comes before it, or of a new directory if it is empty.
 ///
 /// # Errors
 /// A sentence that says what was expected.
-pub fn bind(text: &str) -> Result<BindMount, String> {
-    let mut parts = split_colons(text)?.into_iter();
-    let source = parts.next().unwrap_or_default();
-    let target = parts.next().filter(|t| !t.is_empty()).unwrap_or_else(|| source.clone());
-    let options = parts.next().unwrap_or_default();
-    if parts.next().is_some() {
-        return Err("expected at most SOURCE:PATH:OPTIONS; write \\: for a colon within a path".to_owned());
-    }
-    if source.starts_with('+') {
-        return Err("a source inside the container's root (+PATH) is not supported".to_owned());
-    }
-    if source.is_empty() {
-        return Err("expected a source; use --tmpfs for an empty directory".to_owned());
-    }
-    let mut recursive = true;
-    for option in options.split(',').filter(|option| !option.is_empty()) {
+pub fn bind(text: &str, read_only: bool, here: &Path) -> Result<Mount, String> {
+    let (words, options) = colons(text, 2)?;
+    let from = words.first().map_or("", String::as_str);
+    let to = words.get(1).map_or_else(|| from.strip_prefix('+').unwrap_or(from), String::as_str);
+    let (recursive, ids) = bind_options(options.unwrap_or_default())?;
+    let target = inside(to)?;
+    Ok(Mount::Bind { source: source_or_temporary(from, here)?, target, read_only, recursive, ids })
+}
+
+/// Reads `--bind`, see [`bind`].
+///
+/// # Errors
+/// A sentence that says what was expected.
+pub fn bind_writable(text: &str) -> Result<Mount, String> {
+    bind(text, false, &here()?)
+}
+
+/// Reads `--bind-ro`, see [`bind`].
+///
+/// # Errors
+/// A sentence that says what was expected.
+pub fn bind_read_only(text: &str) -> Result<Mount, String> {
+    bind(text, true, &here()?)
+}
+
+fn here() -> Result<PathBuf, String> {
+    std::env::current_dir().map_err(|error| format!("cannot find the working directory: {error}"))
+}
+
+fn bind_options(text: &str) -> Result<(bool, BindIds), String> {
+    let (mut recursive, mut ids) = (true, BindIds::Auto);
+    for option in text.split(',').filter(|option| !option.is_empty()) {
         match option {
             "rbind" => recursive = true,
             "norbind" => recursive = false,
-            "noidmap" => {}
-            "idmap" | "rootidmap" | "owneridmap" => {
-                return Err(format!("{option} needs a user namespace, which is not supported yet"));
+            "noidmap" => ids = BindIds::Host,
+            "idmap" => ids = BindIds::Map,
+            "rootidmap" => ids = BindIds::Root,
+            "owneridmap" => ids = BindIds::Owner,
+            _ => {
+                return Err(format!(
+                    "expected rbind, norbind, noidmap, idmap, rootidmap or owneridmap in place of the option {option:?}"
+                ));
             }
-            _ => return Err(format!("unknown option {option:?}; expected rbind, norbind or noidmap")),
         }
     }
-    Ok(BindMount { source: inside(&source)?, target: inside(&target)?, recursive })
+    Ok((recursive, ids))
 }
 
-/// Reads `PATH[:OPTIONS]`; `\:` stands for a colon within the path.
+/// Reads `PATH[:OPTIONS]`.
 ///
 /// # Errors
 /// A sentence that says what was expected.
-pub fn tmpfs(text: &str) -> Result<Tmpfs, String> {
-    let mut parts = split_colons(text)?.into_iter();
-    let target = inside(&parts.next().unwrap_or_default())?;
-    let options = parts.next().filter(|o| !o.is_empty()).unwrap_or_else(|| "mode=0755".to_owned());
-    if parts.next().is_some() {
-        return Err("expected at most PATH:OPTIONS; write \\: for a colon within the path".to_owned());
-    }
-    Ok(Tmpfs { target, options })
+pub fn tmpfs(text: &str) -> Result<Mount, String> {
+    let (words, options) = colons(text, 1)?;
+    let target = inside(words.first().map_or("", String::as_str))?;
+    let options = options.filter(|options| !options.is_empty()).unwrap_or("mode=0755").to_owned();
+    Ok(Mount::Tmpfs { target, options })
 }
 
-/// Splits at colons without a backslash before them. A backslash escapes a colon or a backslash.
-fn split_colons(text: &str) -> Result<Vec<String>, String> {
-    let mut parts = vec![String::new()];
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
+/// A path that something is mounted from.
+pub(crate) fn source(text: &str, here: &Path) -> Result<BindSource, String> {
+    match text.strip_prefix('+') {
+        _ if text.is_empty() => Err("expected a path".to_owned()),
+        Some(within) => Ok(BindSource::InRoot(inside(within)?)),
+        None => Ok(BindSource::Host(absolute(text, here))),
+    }
+}
+
+/// The same, or empty: a directory that is made and goes away with the container.
+pub(crate) fn source_or_temporary(text: &str, here: &Path) -> Result<BindSource, String> {
+    if text.is_empty() { Ok(BindSource::Temporary) } else { source(text, here) }
+}
+
+/// Splits at the first colons that no backslash precedes, into at most `most` words; what is left after those is the
+/// rest. A backslash stands for the character behind it.
+pub(crate) fn colons(text: &str, most: usize) -> Result<(Vec<String>, Option<&str>), String> {
+    let mut words = vec![String::new()];
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
         match c {
-            ':' => parts.push(String::new()),
+            ':' if words.len() == most => return Ok((words, Some(&text[at + 1..]))),
+            ':' => words.push(String::new()),
             '\\' => match chars.next() {
-                Some(escaped @ (':' | '\\')) => parts.last_mut().into_iter().for_each(|p| p.push(escaped)),
-                _ => return Err("a backslash may only stand before a colon or a backslash".to_owned()),
+                Some((_, escaped)) => words.iter_mut().next_back().into_iter().for_each(|w| w.push(escaped)),
+                None => return Err("expected a character behind the last backslash".to_owned()),
             },
-            _ => parts.last_mut().into_iter().for_each(|p| p.push(c)),
+            _ => words.iter_mut().next_back().into_iter().for_each(|word| word.push(c)),
         }
     }
-    Ok(parts)
+    Ok((words, None))
 }
 
-/// Reads an absolute path without `..`.
+/// A path without `.` and double slashes, made absolute from `here`.
+pub(crate) fn absolute(text: &str, here: &Path) -> PathBuf {
+    here.join(text).components().collect()
+}
+
+/// Reads an absolute path without `..`; `.` and double slashes in it go.
 ///
 /// # Errors
 /// A sentence that says what was expected.
 pub fn inside(text: &str) -> Result<PathBuf, String> {
     let path = Path::new(text);
     if path.is_absolute() && path.components().all(|c| c != Component::ParentDir) {
-        Ok(path.to_owned())
+        Ok(path.components().collect())
     } else {
         Err(format!("expected an absolute path without .. in place of {text:?}"))
     }
@@ -256,45 +275,57 @@ mod tests {
     use super::*;
 
     #[test]
+    fn colons_and_their_escapes() {
+        let split = |text, most| colons(text, most).map(|(words, rest)| (words, rest.map(str::to_owned)));
+        let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        assert_eq!(split("/a:/b:c:d", 2), Ok((words(&["/a", "/b"]), Some("c:d".to_owned()))));
+        assert_eq!(split(r"/a\:b:\\c\d", 2), Ok((words(&["/a:b", r"\cd"]), None)));
+        assert_eq!(split("", 2), Ok((words(&[""]), None)));
+        assert_eq!(split("::", 9), Ok((words(&["", "", ""]), None)));
+        assert!(split(r"/a\", 2).is_err());
+    }
+
+    #[test]
     fn bind_mounts_are_read() {
-        for (text, source, target, recursive) in [
-            ("/a", "/a", "/a", true),
-            ("/a:/b", "/a", "/b", true),
-            ("/a::norbind", "/a", "/a", false),
-            ("/a:/b:norbind,rbind,noidmap", "/a", "/b", true),
-            ("/a\\:b:/c\\\\d", "/a:b", "/c\\d", true),
+        let host = |path: &str| BindSource::Host(path.into());
+        for (text, source, target, recursive, ids) in [
+            ("/a", host("/a"), "/a", true, BindIds::Auto),
+            ("/a:/b", host("/a"), "/b", true, BindIds::Auto),
+            ("a/./c:/b", host("/here/a/c"), "/b", true, BindIds::Auto),
+            ("/a:/b:norbind,rbind,noidmap", host("/a"), "/b", true, BindIds::Host),
+            ("/a:/b:norbind,rootidmap", host("/a"), "/b", false, BindIds::Root),
+            ("+/a:/b", BindSource::InRoot("/a".into()), "/b", true, BindIds::Auto),
+            (":/b", BindSource::Temporary, "/b", true, BindIds::Auto),
+            ("/a\\:b:/c\\\\d", host("/a:b"), "/c\\d", true, BindIds::Auto),
         ] {
-            let expected = BindMount { source: source.into(), target: target.into(), recursive };
-            assert_eq!(bind(text), Ok(expected), "{text}");
+            let expected = Mount::Bind { source, target: target.into(), read_only: true, recursive, ids };
+            assert_eq!(bind(text, true, Path::new("/here")), Ok(expected), "{text}");
         }
     }
 
     #[test]
     fn wrong_bind_mounts_are_refused() {
         for (text, why) in [
-            ("", "expected a source"),
-            (":/a", "expected a source"),
+            ("", "absolute path"),
             ("a", "absolute path"),
             ("/a:b", "absolute path"),
             ("/a:/../b", "absolute path"),
-            ("+/a:/b", "not supported"),
-            ("/a:/b:idmap", "user namespace"),
-            ("/a:/b:ro", "unknown option \"ro\""),
-            ("/a:/b:rbind:x", "at most"),
+            ("+a:/b", "absolute path"),
+            ("/a:/b:ro", "the option \"ro\""),
             ("/a\\", "backslash"),
-            ("/a\\n", "backslash"),
         ] {
-            let sentence = bind(text).unwrap_err();
-            assert!(sentence.contains(why), "{text:?}: {sentence}");
+            let sentence = bind(text, false, Path::new("/here")).unwrap_err();
+            assert!(sentence.starts_with("expected ") && sentence.contains(why), "{text:?}: {sentence}");
         }
     }
 
     #[test]
     fn tmpfs_has_a_default_mode() {
-        let read = |text| tmpfs(text).map(|t| (t.target, t.options));
-        assert_eq!(read("/a"), Ok(("/a".into(), "mode=0755".into())));
-        assert_eq!(read("/a\\:b:size=10%"), Ok(("/a:b".into(), "size=10%".into())));
-        for text in ["", "a", "/a:b:c"] {
+        let made =
+            |target: &str, options: &str| Ok(Mount::Tmpfs { target: target.into(), options: options.into() });
+        assert_eq!(tmpfs("/a"), made("/a", "mode=0755"));
+        assert_eq!(tmpfs("/a\\:b:size=10%"), made("/a:b", "size=10%"));
+        for text in ["", "a", "/a/../b"] {
             assert!(tmpfs(text).is_err(), "{text:?}");
         }
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use netsetup::{NetworkConfig, Veth};
-use runtime::{BindIds, CapSet, Console, ContainerConfig, HostPaths, Mount, Network, Payload};
+use runtime::{CapSet, Console, ContainerConfig, HostPaths, Mount, Network, Payload};
 
 use crate::args::{RunArgs, RunNetwork};
 use crate::configured::{self, FindError};
@@ -104,20 +104,7 @@ fn find_init(root: &Path) -> Result<&'static str, RunError> {
 }
 
 fn mounts(args: &RunArgs) -> Vec<Mount> {
-    let binds = |list: &[crate::nspawn::BindMount], read_only| {
-        let bind = |bind: &crate::nspawn::BindMount| Mount::Bind {
-            source: bind.source.clone().into(),
-            target: bind.target.clone(),
-            read_only,
-            recursive: bind.recursive,
-            ids: BindIds::Auto,
-        };
-        list.iter().map(bind).collect::<Vec<_>>()
-    };
-    let tmpfs =
-        args.tmpfs.iter().map(|t| Mount::Tmpfs { target: t.target.clone(), options: t.options.clone() });
-    let mut mounts: Vec<Mount> =
-        tmpfs.chain(binds(&args.bind, false)).chain(binds(&args.bind_ro, true)).collect();
+    let mut mounts: Vec<Mount> = args.tmpfs.iter().chain(&args.bind).chain(&args.bind_ro).cloned().collect();
     // As systemd-nspawn sorts them: what lies below another mount must come after it. The sort is stable, so that of
     // two mounts on one path the bind mount, and of those the read-only one, is on top.
     mounts.sort_by(|a, b| a.target().cmp(b.target()));

@@ -3,9 +3,11 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 use serde::Serialize;
+
+use crate::nspawn;
+use crate::quantity::{self, amount, digits};
 
 /// A property of a scope, by the name and in the type that `StartTransientUnit` takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -203,7 +205,7 @@ impl Kind {
         use PropertyValue as V;
         let reset = value.is_empty();
         Some(match self {
-            Kind::Bool => V::Bool(boolean(value)?),
+            Kind::Bool => V::Bool(nspawn::boolean(value).ok()?),
             Kind::Text if reset => return None,
             Kind::Text => V::Text(value.to_owned()),
             Kind::Words => V::Texts(value.split_whitespace().map(str::to_owned).collect()),
@@ -231,14 +233,6 @@ impl Kind {
     }
 }
 
-fn boolean(value: &str) -> Option<bool> {
-    match value.to_ascii_lowercase().as_str() {
-        "1" | "yes" | "y" | "true" | "t" | "on" => Some(true),
-        "0" | "no" | "n" | "false" | "f" | "off" => Some(false),
-        _ => None,
-    }
-}
-
 /// `idle` is systemd's word for a weight of 0.
 fn weight(value: &str) -> Option<u64> {
     match value {
@@ -247,36 +241,14 @@ fn weight(value: &str) -> Option<u64> {
     }
 }
 
-/// A whole number with a unit of powers of `base`.
-fn amount(value: &str, base: u64) -> Option<u64> {
-    let (number, power) = match value.find(|c: char| !c.is_ascii_digit()) {
-        None => (value, 0),
-        Some(at) => {
-            let power = match value[at..].trim_start() {
-                "B" => 0,
-                "K" => 1,
-                "M" => 2,
-                "G" => 3,
-                "T" => 4,
-                "P" => 5,
-                "E" => 6,
-                _ => return None,
-            };
-            (&value[..at], power)
-        }
-    };
-    number.parse::<u64>().ok()?.checked_mul(base.checked_pow(power)?)
-}
-
 /// Hundredths of a percent.
 fn permyriad(value: &str) -> Option<u64> {
     let number = value.strip_suffix('%')?;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) || fraction.len() > 2 {
+    if fraction.is_empty() || fraction.len() > 2 {
         return None;
     }
-    whole.parse::<u64>().ok()?.checked_mul(100)?.checked_add(format!("{fraction:0<2}").parse().ok()?)
+    digits(whole)?.checked_mul(100)?.checked_add(digits(&format!("{fraction:0<2}"))?)
 }
 
 fn share(value: &str) -> Option<u32> {
@@ -286,52 +258,15 @@ fn share(value: &str) -> Option<u32> {
 
 /// Microseconds; a number without a unit is seconds.
 fn span(value: &str) -> Option<u64> {
-    if value == "infinity" {
-        return Some(u64::MAX);
-    }
-    let mut total = Duration::ZERO;
-    let mut rest = value.trim();
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let (number, after) = rest.split_at(end);
-        let after = after.trim_start();
-        let end = after.find(|c: char| c.is_ascii_digit() || c.is_whitespace()).unwrap_or(after.len());
-        let (unit, after) = after.split_at(end);
-        let microseconds: u64 = match unit {
-            "us" | "usec" => 1,
-            "ms" | "msec" => 1_000,
-            "" | "s" | "sec" | "second" | "seconds" => 1_000_000,
-            "m" | "min" | "minute" | "minutes" => 60_000_000,
-            "h" | "hr" | "hour" | "hours" => 3_600_000_000,
-            "d" | "day" | "days" => 86_400_000_000,
-            "w" | "week" | "weeks" => 604_800_000_000,
-            _ => return None,
-        };
-        let part = number.parse::<u64>().ok()?.checked_mul(microseconds)?;
-        total = total.checked_add(Duration::from_micros(part))?;
-        rest = after.trim_start();
-    }
-    u64::try_from(total.as_micros()).ok()
+    if value == "infinity" { Some(u64::MAX) } else { quantity::microseconds(value, 1_000_000) }
 }
 
-/// Numbers of processors or memory nodes; the highest that a kernel is built for is 8191.
+/// A bit for each processor or memory node.
 fn bits(value: &str) -> Option<Vec<u8>> {
-    let mut bits = Vec::new();
-    for part in value.split([',', ' ']).filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (first.parse::<usize>().ok()?, last.parse::<usize>().ok()?);
-        if first > last || last > 8191 {
-            return None;
-        }
-        for number in first..=last {
-            if bits.len() <= number / 8 {
-                bits.resize(number / 8 + 1, 0);
-            }
-            bits[number / 8] |= 1 << (number % 8);
-        }
+    let numbers = quantity::cpus(value)?;
+    let mut bits = vec![0; numbers.last().map_or(0, |last| *last as usize / 8 + 1)];
+    for number in numbers {
+        bits[number as usize / 8] |= 1 << (number % 8);
     }
     Some(bits)
 }

@@ -122,7 +122,7 @@ fn wrong_lines_are_refused_with_advice() {
         ("nixrun run true", "--directory <DIR>"),
         ("nixrun run -D /r -p 0", "expected [tcp:|udp:|sctp:]"),
         ("nixrun run -D /r --bind a", "expected an absolute path"),
-        ("nixrun run -D /r --bind /a:/b:idmap", "needs a user namespace"),
+        ("nixrun run -D /r --bind /a:/b:ro", "in place of the option"),
         ("nixrun run -D /r --tmpfs a", "expected an absolute path"),
         ("nixrun run -D /r --chdir a", "expected an absolute path"),
         ("nixrun run -D /r -E =1", "expected KEY=VALUE"),

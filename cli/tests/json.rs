@@ -190,7 +190,7 @@ const KEYS: &[(&str, &[&str], &[Wrong])] = &[
         &[
             (r#"[""]"#, "absolute path"),
             (r#"["a"]"#, "absolute path"),
-            (r#"["/a:b:c"]"#, "at most"),
+            (r#"["/a:b", "b"]"#, "absolute path"),
             (r#""/a""#, "invalid type"),
         ],
     ),
@@ -333,7 +333,7 @@ const KEYS: &[(&str, &[&str], &[Wrong])] = &[
         &[r#"{"NOFILE": 1024, "NPROC": "1:2", "CORE": "infinity", "STACK": "0:infinity"}"#],
         &[
             (r#"{"NOFIL": 1}"#, "did you mean \"NOFILE\"?"),
-            (r#"{"X1": 1}"#, "expected one of AS, CORE"),
+            (r#"{"X1": 1}"#, "expected one of CPU, FSIZE"),
             (r#"{"NOFILE": "2:1"}"#, "not above"),
             (r#"{"NOFILE": ""}"#, "infinity"),
             (r#"{"NOFILE": -1}"#, "invalid type"),

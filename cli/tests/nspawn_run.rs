@@ -44,7 +44,7 @@ fn every_option_arrives() {
         dir.path(),
         "-M web --hostname www --uuid 000102030405060708090a0b0c0d0e0f -n --network-bridge br0 -p 8080:80 \
          --host-address 10.0.0.1 --local-address 10.0.0.2/24 --host-address6 fc00::1 --local-address6 fc00::2 \
-         --nat no -E A=1 -E NIXRUN_TEST_UNSET --chdir /tmp --bind /b/c:/m/b --bind-ro /e::norbind --tmpfs /m \
+         --nat no -E A=1 -E NIXRUN_TEST_UNSET --chdir /tmp --bind /b/c:/m/b --bind-ro /e:/e:norbind --tmpfs /m \
          --capability CAP_NET_ADMIN --capability CAP_SYS_TIME --drop-capability CAP_CHOWN \
          --kill-signal HUP --notify-ready yes --console pipe true",
     )

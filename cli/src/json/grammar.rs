@@ -3,10 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use runtime::{BindSource, CapSet, CpuMax, Device};
+use runtime::{BindSource, CapSet, CpuMax, Device, Mount};
 
 use crate::nixos_conf::{self, LinkName};
-use crate::{configured, nspawn};
+use crate::quantity::digits;
+use crate::{configured, nspawn, rlimit};
 
 type Read<T> = Result<T, String>;
 
@@ -37,7 +38,7 @@ pub(super) fn path(text: &str) -> Read<PathBuf> {
     nspawn::inside(text).map_err(|_| "expected an absolute path without ..".to_owned())
 }
 
-pub(super) fn tmpfs(text: &str) -> Read<nspawn::Tmpfs> {
+pub(super) fn tmpfs(text: &str) -> Read<Mount> {
     if text.len() > LONGEST_PATH || text.contains('\0') {
         return Err(format!("expected PATH or PATH:OPTIONS of at most {LONGEST_PATH} bytes"));
     }
@@ -171,7 +172,7 @@ pub(super) fn device_access(text: &str) -> Read<DeviceAccess> {
 }
 
 pub(super) fn number_list(text: &str) -> Read<String> {
-    let number = |text: &str| decimal(text).filter(|n| *n < 65536);
+    let number = |text: &str| digits(text).filter(|n| *n < 65536);
     let range = |part: &str| match part.split_once('-') {
         Some((first, last)) => matches!((number(first), number(last)), (Some(a), Some(b)) if a <= b),
         None => number(part).is_some(),
@@ -204,38 +205,15 @@ pub(super) fn credential_name(text: &str) -> Read<String> {
     }
 }
 
-const LIMITS: [&str; 16] = [
-    "AS",
-    "CORE",
-    "CPU",
-    "DATA",
-    "FSIZE",
-    "LOCKS",
-    "MEMLOCK",
-    "MSGQUEUE",
-    "NICE",
-    "NOFILE",
-    "NPROC",
-    "RSS",
-    "RTPRIO",
-    "RTTIME",
-    "SIGPENDING",
-    "STACK",
-];
-
 pub(super) fn limit_name(text: &str) -> Read<String> {
-    if LIMITS.contains(&text) {
+    if rlimit::names().any(|name| name == text) {
         return Ok(text.to_owned());
     }
-    let meant = crate::nearest::nearest(text.trim_start_matches("RLIMIT_"), LIMITS);
+    let meant = crate::nearest::nearest(text.trim_start_matches("RLIMIT_"), rlimit::names());
     Err(match meant {
         Some(name) => format!("did you mean {name:?}?"),
-        None => format!("expected one of {}", LIMITS.join(", ")),
+        None => format!("expected one of {}", rlimit::names().collect::<Vec<_>>().join(", ")),
     })
-}
-
-fn decimal(text: &str) -> Option<u64> {
-    (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok()).flatten()
 }
 
 pub(super) fn bytes(text: &str) -> Read<u64> {
@@ -249,7 +227,7 @@ pub(super) fn bytes(text: &str) -> Read<u64> {
         },
         None => ("", 0),
     };
-    decimal(number)
+    digits(number)
         .and_then(|n| n.checked_mul(1 << shift))
         .ok_or_else(|| "expected a number of bytes, below 16E, such as 512M, 2G or max".to_owned())
 }
@@ -277,9 +255,9 @@ pub(super) fn cpu_max(text: &str) -> Read<CpuMax> {
     }
     let (quota, period) = match (text.strip_suffix('%'), text.split_once('/')) {
         (Some(percent), _) => {
-            (decimal(percent).filter(|p| *p < 10_000_000).map(|p| p * PERIOD / 100), Some(PERIOD))
+            (digits(percent).filter(|p| *p < 10_000_000).map(|p| p * PERIOD / 100), Some(PERIOD))
         }
-        (None, Some((quota, period))) => (decimal(quota), decimal(period)),
+        (None, Some((quota, period))) => (digits(quota), digits(period)),
         (None, None) => (None, None),
     };
     match (quota, period) {
@@ -309,7 +287,7 @@ pub(super) fn limit_by_number(number: u64) -> Read<(u64, u64)> {
 }
 
 pub(super) fn limit(text: &str) -> Read<(u64, u64)> {
-    let one = |text: &str| if text == "infinity" { Some(u64::MAX) } else { decimal(text) };
+    let one = |text: &str| if text == "infinity" { Some(u64::MAX) } else { digits(text) };
     let (soft, hard) = text.split_once(':').unwrap_or((text, text));
     match (one(soft), one(hard)) {
         (Some(soft), Some(hard)) if soft <= hard => Ok((soft, hard)),

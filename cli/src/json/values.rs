@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use ipnet::{Ipv4Net, Ipv6Net};
 use netsetup::{ForwardTo, Nat, Protocol};
 use runtime::{
-    ApiWritable, BindIds, BindSource, CapSet, Console, CpuMax, Device, JournalLink, LinkJournal, Ownership,
-    Personality, ResolvConf, Timezone, UserNamespace, Volatile,
+    ApiWritable, BindIds, BindSource, CapSet, Console, CpuMax, Device, JournalLink, LinkJournal, Mount,
+    Ownership, Personality, ResolvConf, Timezone, UserNamespace, Volatile,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
@@ -194,7 +194,7 @@ written!(
     SystemCall(String), grammar::system_call, r"^@?[a-z0-9_-]+$", "@keyring");
 written!(
     /// A tmpfs: its path inside and, after a colon, options in mount(8)'s notation; `\:` is a colon within the path.
-    TmpfsMount(nspawn::Tmpfs), grammar::tmpfs, r"^/", "/var:size=1G,mode=0755");
+    TmpfsMount(Mount), grammar::tmpfs, r"^/", "/var:size=1G,mode=0755");
 written!(
     /// Where a mount comes from: a host path; with a `+` before it, a path inside the container's root; empty: a
     /// directory that is made in /var/tmp and goes away with the container.

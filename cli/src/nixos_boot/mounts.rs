@@ -25,9 +25,7 @@ pub(super) fn asked(settings: &Settings, host: &HostPaths) -> Result<Vec<Mount>,
             ids: bind.ids.map_or(BindIds::Auto, |word| word.0),
         });
     }
-    for mount in document.tmpfs.iter().flatten() {
-        mounts.push(Mount::Tmpfs { target: mount.0.target.clone(), options: mount.0.options.clone() });
-    }
+    mounts.extend(document.tmpfs.iter().flatten().map(|tmpfs| tmpfs.0.clone()));
     for (target, overlay) in document.overlays.iter().flat_map(|overlays| &overlays.0) {
         mounts.push(Mount::Overlay {
             lower: overlay.lower.iter().map(|lower| source(Some(&lower.0), &target.0, host)).collect(),

@@ -10,7 +10,7 @@ use super::mounts;
 use super::options::{Id, Judgement, entry};
 use super::values;
 use super::words::{CONSOLE, LINK_JOURNAL, OWNERSHIP, RESOLV_CONF, TIMEZONE, VOLATILE, lines, word, yes_no};
-use crate::{configured, forward, nspawn, signals};
+use crate::{configured, forward, nspawn, quantity, rlimit, signals};
 
 /// Why reading options ends before they make a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Asked {
 
     #[allow(clippy::too_many_lines, reason = "a table: one line or two for each option")]
     fn set_value(&mut self, id: Id, text: &str, present: bool, here: &Path) -> Done {
-        let path = || (!text.is_empty()).then(|| values::absolute(text, here));
+        let path = || (!text.is_empty()).then(|| nspawn::absolute(text, here));
         match id {
             Id::Help => return Err(Stop::Print(String::new())),
             Id::Version => return Err(Stop::Print(version())),
@@ -119,8 +119,9 @@ impl Asked {
                 self.oom_score_adjust = Some(values::oom_score(text).map_err(fault)?);
             }
             Id::CpuAffinity => {
-                let fault = |right| format!("Failed to parse CPU affinity mask {text}: expected {right}");
-                let cpus = values::cpus(text).map_err(fault)?;
+                let right = "numbers and ranges of CPUs, such as 0-3,7";
+                let fault = || format!("Failed to parse CPU affinity mask {text}: expected {right}");
+                let cpus = quantity::cpus(text).ok_or_else(fault)?;
                 self.cpu_affinity = (!cpus.is_empty()).then_some(cpus);
             }
             Id::Personality => {
@@ -226,7 +227,7 @@ impl Asked {
                 network.zone = Some(values::link(&format!("vz-{text}")).map_err(fault)?);
             }
             Id::NetworkNamespacePath => {
-                network.namespace_path = (!text.is_empty()).then(|| values::absolute(text, here));
+                network.namespace_path = (!text.is_empty()).then(|| nspawn::absolute(text, here));
             }
             _ => network.private = Some(true),
         }
@@ -254,14 +255,14 @@ impl Asked {
 
     fn limit(&mut self, text: &str) -> Done {
         if text == "help" {
-            return Err(Stop::Print(lines(values::limit_names())));
+            return Err(Stop::Print(lines(rlimit::names())));
         }
         let Some((name, value)) = text.split_once('=') else {
             return Err("--rlimit= expects an '=' assignment, such as NOFILE=1024:4096.".to_owned().into());
         };
         let unknown = || format!("Unknown resource limit: {name}; --rlimit=help lists those that there are.");
-        let name = values::limit_name(name).ok_or_else(unknown)?;
-        let limit = values::limit(name, value)
+        let name = rlimit::name(name).ok_or_else(unknown)?;
+        let limit = rlimit::limit(name, value)
             .map_err(|right| format!("Failed to parse resource limit: {value}; expected {right}"))?;
         self.limits.retain(|known| known.name != limit.name);
         self.limits.push(limit);
@@ -338,11 +339,11 @@ fn settings_mode(text: &str) -> Result<SettingsMode, Stop> {
 fn pivot_root(text: &str) -> Result<PivotRoot, Stop> {
     let fault = |right: String| format!("Failed to parse --pivot-root= argument {text}: expected {right}");
     let form = || "NEW or NEW:OLD, two absolute paths".to_owned();
-    let (words, rest) = values::colons(text, 2).map_err(fault)?;
+    let (words, rest) = nspawn::colons(text, 2).map_err(|_| fault(form()))?;
     if rest.is_some() {
         return Err(fault(form()).into());
     }
-    let path = |word: &String| values::inside(word).map_err(|_| fault(form()));
+    let path = |word: &String| nspawn::inside(word).map_err(|_| fault(form()));
     let new = words.first().map(path).transpose()?.ok_or_else(|| fault(form()))?;
     Ok(PivotRoot { new, old: words.get(1).map(path).transpose()? })
 }
@@ -352,7 +353,7 @@ fn chdir(text: &str) -> Result<std::path::PathBuf, Stop> {
         return Err(format!("Working directory {text} is not an absolute path.").into());
     }
     let fault = |_| format!("Working directory path is not normalized: {text}; write it without ..");
-    let path = values::inside(text).map_err(fault)?;
+    let path = nspawn::inside(text).map_err(fault)?;
     if ["/proc", "/sys", "/dev"].iter().any(|api| path.starts_with(api)) {
         let advice = "choose a directory outside of /proc, /sys and /dev";
         return Err(format!("Working directory is below API VFS, refusing: {text}; {advice}").into());

@@ -8,24 +8,27 @@
 //! A directory whose lock nobody holds belongs to a supervisor that was killed; [`Instance::claim`] hands out what
 //! its journal names.
 
+mod root_lock;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::RootOptions;
 use crate::error::{Doing, Error, ErrorKind};
 use crate::host::HostPaths;
 use crate::plan::{Confinement, IdRange};
 use crate::sys::{fd, lock, process};
 
+pub use root_lock::RootLock;
+pub(crate) use root_lock::lock_file;
+use root_lock::{NSPAWN_LOCKS, RootLockFile};
+
 /// Directory of all instances.
 const DIRECTORY: &str = "/run/nixrun";
-/// Where systemd-nspawn locks roots by their inode.
-const NSPAWN_LOCKS: &str = "/run/systemd/nspawn/locks";
 /// Where it locks ranges of ids.
 pub(crate) const NSPAWN_IDS: &str = "/run/systemd/nspawn-uid";
 
@@ -99,31 +102,6 @@ pub struct State {
     pub addresses: Vec<String>,
 }
 
-/// How much of its root a container needs for itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RootLock {
-    /// Nothing: it writes to a layer of its own.
-    None,
-    /// All that nobody else has: who cleans up takes away what a dead container has locked it by.
-    IfFree,
-    /// That nobody writes to it.
-    Shared,
-    /// All.
-    Exclusive,
-}
-
-impl RootLock {
-    /// What systemd-nspawn takes for a root that is used like this.
-    #[must_use]
-    pub fn of(root: &RootOptions) -> RootLock {
-        match (root.ephemeral, root.read_only) {
-            (true, _) => RootLock::None,
-            (false, true) => RootLock::Shared,
-            (false, false) => RootLock::Exclusive,
-        }
-    }
-}
-
 /// A claimed container: nobody else can run this name or this root until it is released or this process dies.
 #[derive(Debug)]
 pub struct Instance {
@@ -159,7 +137,7 @@ impl Instance {
         };
         let leftover = read_journal(&directory.join("journal"));
         let mut instance = Instance { directory, lock, nspawn: Vec::new(), leftover, parents };
-        match instance.lock_root(paths, root, root_lock) {
+        match root_lock::take(paths, root, root_lock, &mut instance.nspawn) {
             Ok(()) => Ok(instance),
             Err(error) => {
                 // What a dead supervisor left is still named by its journal.
@@ -169,62 +147,6 @@ impl Instance {
                 Err(error)
             }
         }
-    }
-
-    /// systemd-nspawn's locks (`image_path_lock`): `.#NAME.lck` beside the root, and one by device and inode, or by the
-    /// number of a block device, which has none beside it.
-    fn lock_root(&mut self, paths: &HostPaths, root: &Path, how: RootLock) -> Result<(), Error> {
-        // The host's own root is never locked: its users leave it as it is.
-        if how == RootLock::None || root == Path::new("/") {
-            return Ok(());
-        }
-        let meta = match fs::symlink_metadata(root) {
-            Ok(meta) => Some(meta),
-            // A root that is to be made: its name is locked.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error).doing(|| format!("look at {}", root.display())),
-        };
-        let locks = paths.join(NSPAWN_LOCKS);
-        let _ = fs::DirBuilder::new().recursive(true).mode(0o755).create(&locks);
-        let mut files = Vec::with_capacity(2);
-        let by_name = || {
-            root.file_name().zip(root.parent()).map(|(name, parent)| {
-                let mut file = std::ffi::OsString::from(".#");
-                file.push(name);
-                file.push(".lck");
-                parent.join(file)
-            })
-        };
-        match &meta {
-            Some(meta) if meta.file_type().is_block_device() => {
-                let (major, minor) = (nix::sys::stat::major(meta.rdev()), nix::sys::stat::minor(meta.rdev()));
-                files.push(locks.join(format!("block-{major}:{minor}")));
-            }
-            Some(meta) => {
-                files.push(locks.join(format!("inode-{}:{}", meta.dev(), meta.ino())));
-                files.extend(by_name());
-            }
-            None => files.extend(by_name()),
-        }
-        let shared = how == RootLock::Shared;
-        for path in files {
-            match lock_file(&path, shared) {
-                Ok(Some(file)) => self.nspawn.push(RootLockFile { path, file }),
-                Ok(None) if how == RootLock::IfFree => {}
-                Ok(None) => {
-                    return Err(Error::new(
-                        ErrorKind::Busy,
-                        format!("the root {} is in use by another container", root.display()),
-                    )
-                    .hint("stop the systemd-nspawn or nixrun that runs it; `machinectl list` and `nixrun list` show them"));
-                }
-                // A read-only place cannot be locked, there as here.
-                Err(error) if matches!(error.raw_os_error(), Some(libc::EROFS | libc::EACCES)) => {}
-                Err(error) if meta.is_none() && error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error).doing(|| format!("lock {}", path.display())),
-            }
-        }
-        Ok(())
     }
 
     /// What a killed supervisor of this container had made, in the order in which it was made.
@@ -302,22 +224,6 @@ impl Instance {
         // The last one out; another's directory keeps each of them.
         remove_empty(&self.parents);
         drop(self.lock);
-    }
-}
-
-/// A lock on a root.
-#[derive(Debug)]
-struct RootLockFile {
-    path: PathBuf,
-    file: File,
-}
-
-impl RootLockFile {
-    /// Removes the file unless somebody else holds the lock, too.
-    fn remove(&self) {
-        if lock::try_lock(&self.file).is_ok() {
-            let _ = fs::remove_file(&self.path);
-        }
     }
 }
 
@@ -407,34 +313,6 @@ fn lock_in(directory: &Path) -> Result<Option<File>, Error> {
             // The holder before us removed the directory between the two steps.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             result => return result.doing(|| format!("lock {}", path.display())),
-        }
-    }
-}
-
-/// Takes a lock on a file that its holders remove; `None` when it is held.
-pub(crate) fn lock_file(path: &Path, shared: bool) -> io::Result<Option<File>> {
-    loop {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(path)?;
-        match if shared { lock::try_lock_shared(&file) } else { lock::try_lock(&file) } {
-            Ok(()) => {}
-            Err(error) if matches!(error.errno(), nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => {
-                return Ok(None);
-            }
-            Err(error) => return Err(error.into()),
-        }
-        // A file that was removed between open and lock protects nothing.
-        let same = fs::metadata(path).is_ok_and(|now| {
-            file.metadata().is_ok_and(|ours| (ours.dev(), ours.ino()) == (now.dev(), now.ino()))
-        });
-        if same {
-            return Ok(Some(file));
         }
     }
 }

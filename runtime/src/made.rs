@@ -56,7 +56,9 @@ fn make(one: &OnHost, owner: u32) -> Result<(), Error> {
         }
         OnHost::Temporary { path } => {
             directory(path, 0o700).doing(doing)?;
-            directory(&path.join("src"), 0o755).doing(doing)
+            directory(&path.join("src"), 0o755).doing(doing).inspect_err(|_| {
+                let _ = fs::remove_dir(path);
+            })
         }
         OnHost::Work { path } => match directory(path, 0o755) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::new(
@@ -80,7 +82,9 @@ fn make(one: &OnHost, owner: u32) -> Result<(), Error> {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 result => result.doing(doing)?,
             }
-            unix_export(path, owner).doing(doing)
+            unix_export(path, owner).doing(doing).inspect_err(|_| {
+                let _ = fs::remove_dir(path);
+            })
         }
     }
 }

@@ -44,6 +44,16 @@ impl Users {
                 (range, Some(lock))
             }
         };
+        if range.base == chown::BUSY {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!(
+                    "the root directory {} belongs to no container: giving its files to one was interrupted",
+                    plan.rootfs.display()
+                ),
+            )
+            .hint("name the range of ids, or have one picked: what was begun is completed then"));
+        }
         let ownership = ownership(users.ownership, range, plan)?;
         Ok(Some(Users { range, ownership, _lock: lock }))
     }

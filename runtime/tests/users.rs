@@ -51,6 +51,10 @@ fn each_mode_has_its_ids() {
     torn.users = UserNamespace::OfRoot;
     let error = start(&torn).unwrap_err();
     assert!(error.kind() == ErrorKind::Config && error.to_string().contains("different ranges"), "{error}");
+    // What a killed one leaves whose files were being given away is nobody's range.
+    chown(&root, Some(0xfffe_0000), Some(0xfffe_0000)).unwrap();
+    let error = start(&torn).unwrap_err();
+    assert!(error.kind() == ErrorKind::Config && error.to_string().contains("interrupted"), "{error}");
 }
 
 /// The host's root outside is nobody inside, so all of this is refused by the kernel; in a container without a user

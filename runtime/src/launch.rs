@@ -10,6 +10,7 @@ use crate::cgroup::Cgroup;
 use crate::child::report::{self, Report};
 use crate::child::run;
 use crate::child::script::Script;
+use crate::config::Network;
 use crate::error::{Doing, Error, ErrorKind};
 use crate::plan::{Confinement, MountPlan};
 use crate::prepare::Prepared;
@@ -260,11 +261,14 @@ impl Paused {
         self.launched.pid()
     }
 
-    /// The container's network namespace.
+    /// The container's network namespace, and the one that it joins before it has done so.
     ///
     /// # Errors
-    /// When /proc is not mounted.
+    /// When /proc is not mounted, or the namespace to join is gone.
     pub fn netns(&self) -> Result<OwnedFd, Error> {
+        if let Network::Join(path) = &self.prepared.plan.namespaces.network {
+            return crate::prepare::namespace::network(path);
+        }
         // The pid is still the child's: nobody but us can reap it.
         let path = format!("/proc/{}/ns/net", self.pid());
         Ok(File::open(&path).doing(|| format!("open {path}"))?.into())

@@ -4,7 +4,7 @@ mod account;
 mod credentials;
 mod host_files;
 mod journal;
-mod namespace;
+pub(crate) mod namespace;
 mod overlay;
 mod owners;
 mod script;

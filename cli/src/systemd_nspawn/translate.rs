@@ -71,8 +71,10 @@ pub(super) fn translate(mut asked: Asked, around: Surroundings<'_>) -> Result<Me
         None if asked.network.is_private() => Network::Private,
         None => Network::Host,
     };
-    let network =
-        (container.network == Network::Private).then(|| network(&asked, &names.machine, &variables));
+    // In a network that is joined as its own, nothing but the loopback link is brought up.
+    let own = container.network == Network::Private
+        || (asked.network.namespace_path.is_some() && asked.network.private == Some(true));
+    let network = own.then(|| network(&asked, &names.machine, &variables));
     if asked.keep_unit && register && in_user_session(around.paths) {
         return Err("--keep-unit --register=yes may not be used when invoked from a user session.".to_owned());
     }

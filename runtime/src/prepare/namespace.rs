@@ -9,7 +9,7 @@ use crate::error::{Doing, Error, ErrorKind};
 use crate::sys::process::namespace_kind;
 
 /// The network namespace behind a file such as `/run/netns/NAME`.
-pub(super) fn network(path: &Path) -> Result<OwnedFd, Error> {
+pub(crate) fn network(path: &Path) -> Result<OwnedFd, Error> {
     let shown = path.display();
     // A FIFO would hold us up.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;

@@ -4,7 +4,7 @@
 //! by line; a line that only one has must be among the known differences, each with its reason, and a known difference of
 //! a case must be seen, so that the list stays true.
 
-mod probe;
+pub mod probe;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -48,12 +48,16 @@ pub const fn theirs(section: &'static str, line: &'static str, why: &'static str
     Known { who: Who::Theirs, section, line, why }
 }
 
+/// A word among the options that stands for no `-M` at all.
+pub const UNNAMED: &str = "UNNAMED";
+
 /// One command line and what is looked at.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Case {
     /// What it is about.
     pub name: &'static str,
-    /// Options, separated by blanks; `ROOT` and `DIR` stand for the root and for a directory beside it.
+    /// Options, separated by blanks; `ROOT` and `DIR` stand for the root and for a directory beside it,
+    /// [`UNNAMED`] for nothing.
     pub options: &'static str,
     /// Shell script on the host before the run, with `$ROOT` and `$DIR`; `$DIR` is empty.
     pub before: &'static str,
@@ -94,11 +98,21 @@ fn one(host: &Host<'_>, case: &Case) -> String {
         let Finished { code, out, err } = their_end;
         return format!("{ours}\nsystemd-nspawn ended with {code:?}: {err}{out}");
     }
-    differences(case, &ours, &theirs)
+    differences(probe::KNOWN, case.known, &ours, &theirs)
+}
+
+/// A case under nixrun alone, where the installed systemd-nspawn is too old for it.
+#[track_caller]
+pub fn only_ours(host: &Host<'_>, case: &Case) -> Finished {
+    run(host, case, &drop_in(host)).1
 }
 
 /// nixrun under the name of systemd-nspawn.
-fn drop_in(host: &Host<'_>) -> PathBuf {
+///
+/// # Panics
+/// When the link cannot be made.
+#[must_use]
+pub fn drop_in(host: &Host<'_>) -> PathBuf {
     let link = host.path("drop-in/systemd-nspawn");
     if !link.exists() {
         fs::create_dir_all(host.path("drop-in")).expect("a directory for the link");
@@ -122,8 +136,9 @@ fn run(host: &Host<'_>, case: &Case, program: &Path) -> (Vec<String>, Finished) 
     let mut command = host.command(program);
     let options =
         case.options.replace("ROOT", &root.to_string_lossy()).replace("DIR", &dir.to_string_lossy());
-    command.args(["--register=no", "--keep-unit", "--quiet"]).args(options.split_whitespace());
-    if !options.contains("-M") && !options.contains("--machine") {
+    command.args(["--register=no", "--keep-unit", "--quiet"]);
+    command.args(options.split_whitespace().filter(|word| *word != UNNAMED));
+    if !options.contains("-M") && !options.contains("--machine") && !options.contains(UNNAMED) {
         command.args(["-M", "t"]);
     }
     if !options.split_whitespace().any(|word| word.starts_with("-D") || word.starts_with("--directory")) {
@@ -153,8 +168,11 @@ fn clear(host: &Host<'_>, directories: &[&Path]) {
     }
 }
 
-fn differences(case: &Case, ours: &[String], theirs: &[String]) -> String {
-    let known: Vec<&Known> = probe::KNOWN.iter().chain(case.known).collect();
+/// Every line that only one of the two has and that is not known, and what is known of this `case` and not there. Those
+/// of every case may be missing.
+#[must_use]
+pub fn differences(every: &[Known], case: &[Known], ours: &[String], theirs: &[String]) -> String {
+    let known: Vec<&Known> = every.iter().chain(case).collect();
     let is = |known: &Known, who: Who, line: &str| {
         let told = line.split_once(": ").unwrap_or((line, ""));
         known.who == who && known.section == told.0 && told.1.starts_with(known.line)
@@ -172,7 +190,7 @@ fn differences(case: &Case, ours: &[String], theirs: &[String]) -> String {
             }
         }
     }
-    for Known { who, section, line, why } in case.known {
+    for Known { who, section, line, why } in case {
         if !seen.contains(&format!("{who:?} {section} {line}")) {
             let _ = writeln!(found, "no longer seen: {who:?} {section}: {line} ({why})");
         }

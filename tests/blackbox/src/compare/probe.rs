@@ -114,22 +114,32 @@ echo "== calls"
 for c in /probe/calls/*; do $c 2>/dev/null; echo "${c##*/} $?"; done
 "#;
 
+/// The script, with this busybox; what `inside` prints is the section of that name.
+#[must_use]
+pub fn script(busybox: &str, inside: &str, report: bool) -> String {
+    let report = if report { REPORT } else { "" };
+    format!("export B={busybox}\n{report}echo '== inside'\n{inside}\necho '== end'\n")
+}
+
+/// The programs in /probe/calls, by name.
+pub fn calls() -> impl Iterator<Item = (&'static str, Vec<u8>)> {
+    CALLS.iter().map(|(name, number, first)| (*name, call(Arch::X86_64, *number, *first)))
+}
+
 /// Puts the script into a root.
 pub(super) fn install(host: &Host<'_>, root: &Path, inside: &str, report: bool) {
-    let mut script = "export B=/probe/busybox\n".to_owned();
     if report {
-        script += REPORT;
         std::fs::create_dir_all(root.join("probe/calls")).expect("a directory for programs");
-        for (name, number, first) in CALLS {
-            host.program(&root.join("probe/calls").join(name), &call(Arch::X86_64, *number, *first));
+        for (name, program) in calls() {
+            host.program(&root.join("probe/calls").join(name), &program);
         }
     }
-    script += &format!("echo '== inside'\n{inside}\necho '== end'\n");
-    host.program(&root.join("probe/report"), script.as_bytes());
+    host.program(&root.join("probe/report"), script("/probe/busybox", inside, report).as_bytes());
 }
 
 /// Lines `section: line`, with what differs between any two runs taken out.
-pub(super) fn lines(out: &str) -> Vec<String> {
+#[must_use]
+pub fn lines(out: &str) -> Vec<String> {
     let mut section = "";
     let mut lines = Vec::new();
     for line in out.split('\n').map(|line| line.trim_end_matches(['\r', ' '])) {

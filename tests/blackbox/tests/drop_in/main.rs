@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod known;
+mod ports;
+mod test13;
 
 use blackbox::compare::{Case, compare};
 use blackbox::on_host;

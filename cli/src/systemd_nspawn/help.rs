@@ -122,6 +122,7 @@ fn judgement(judgement: Judgement) -> String {
     match judgement {
         Judgement::Same => "same".to_owned(),
         Judgement::Better(how) => format!("better: {how}"),
+        Judgement::Except(what) => format!("same, except: {what}"),
         Judgement::Refused(why) => format!("refused: {why}"),
     }
 }

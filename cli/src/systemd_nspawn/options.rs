@@ -179,6 +179,8 @@ pub enum Judgement {
     Same,
     /// More, or with less harm, and how.
     Better(&'static str),
+    /// Alike but for what is refused here.
+    Except(&'static str),
     /// Not at all, and why; whoever asks for it is told so.
     Refused(&'static str),
 }

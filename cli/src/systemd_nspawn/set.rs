@@ -313,7 +313,7 @@ fn refused(id: Id, text: &str) -> Stop {
     let entry = entry(id);
     let why = match entry.judgement {
         Judgement::Refused(why) => why,
-        Judgement::Same | Judgement::Better(_) => "",
+        Judgement::Same | Judgement::Better(_) | Judgement::Except(_) => "",
     };
     Stop::Fault(format!("Cannot use --{}={text}: {why}.", entry.long))
 }

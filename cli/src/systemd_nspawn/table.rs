@@ -1,7 +1,7 @@
 //! The table of options.
 
 use super::options::Argument::{No, Optional, Required};
-use super::options::Judgement::{Better, Refused};
+use super::options::Judgement::{Better, Except, Refused};
 use super::options::Trust::{Administrator, Anyone, Restricting};
 use super::options::{Entry, Group, Id, Judgement, Setting, exec, files, network};
 
@@ -205,22 +205,22 @@ pub static OPTIONS: &[Entry] = &[
         "Bind mount a file or directory from the host into the container").keys(&[files("Bind", Administrator)])
         .setting(Setting::CustomMounts)
         .judged(Better("with a user namespace the owners of files are mapped unless noidmap is given, where \
-            the file system can")),
+            the file system can. A mount on / is refused; name its source with --directory")),
     Entry::new(Id::BindRo, "bind-ro", Required("PATH[:PATH[:OPTIONS]]"), MOUNTS,
         "Similar, but creates a read-only bind mount").keys(&[files("BindReadOnly", Administrator)])
-        .setting(Setting::CustomMounts).judged(Better("owners as with --bind")),
+        .setting(Setting::CustomMounts).judged(Better("owners, and / as a target, as with --bind")),
     Entry::new(Id::Inaccessible, "inaccessible", Required("PATH"), MOUNTS,
         "Over-mount file node with inaccessible node to mask it").keys(&[files("Inaccessible", Administrator)])
         .setting(Setting::CustomMounts),
     Entry::new(Id::Tmpfs, "tmpfs", Required("PATH[:OPTIONS]"), MOUNTS,
         "Mount an empty tmpfs to the specified directory").keys(&[files("TemporaryFileSystem", Administrator)])
-        .setting(Setting::CustomMounts),
+        .setting(Setting::CustomMounts).judged(Except("a tmpfs on / is refused; --volatile has one, and keeps /usr")),
     Entry::new(Id::Overlay, "overlay", Required("PATH[:PATH...]:PATH"), MOUNTS,
         "Create an overlay mount from the host to the container").keys(&[files("Overlay", Administrator)])
-        .setting(Setting::CustomMounts),
+        .setting(Setting::CustomMounts).judged(Except("an overlay on / is refused; --ephemeral and --volatile=overlay make one")),
     Entry::new(Id::OverlayRo, "overlay-ro", Required("PATH[:PATH...]:PATH"), MOUNTS,
         "Similar, but creates a read-only overlay mount").keys(&[files("OverlayReadOnly", Administrator)])
-        .setting(Setting::CustomMounts),
+        .setting(Setting::CustomMounts).judged(Except("as --overlay")),
     Entry::new(Id::BindUser, "bind-user", Required("NAME"), MOUNTS, "Bind user from host to container")
         .keys(&[files("BindUser", Administrator)]).setting(Setting::BindUser)
         .judged(Refused("nixrun writes no user records; bind the home directory with --bind and create the \

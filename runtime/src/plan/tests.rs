@@ -220,7 +220,21 @@ fn nonsense_is_refused_in_a_sentence() {
     refused(&|c| c.payload.cwd = Some("tmp".into()), "working directory");
     refused(&|c| c.stop_signal = 0, "is no signal");
     let tmpfs = |target: &str| Mount::Tmpfs { target: target.into(), options: String::new() };
-    refused(&|c| c.mounts = vec![tmpfs("/")], "cannot be a mount point");
+    refused(&|c| c.mounts = vec![tmpfs("/")], "a tmpfs on / cannot take the place of the container's root");
+    let bind = |source| Mount::Bind {
+        source,
+        target: "//".into(),
+        read_only: false,
+        recursive: true,
+        ids: crate::BindIds::Auto,
+    };
+    let other = || bind(crate::BindSource::Host("/other".into()));
+    refused(&|c| c.mounts = vec![other()], "name /other as the root directory");
+    let overlay = || {
+        let lower = vec![crate::BindSource::InRoot("/".into())];
+        Mount::Overlay { lower, upper: Some(crate::BindSource::Temporary), target: "/".into() }
+    };
+    refused(&|c| c.mounts = vec![overlay()], "make the root ephemeral");
     refused(&|c| c.mounts = vec![tmpfs("/a/../../b")], "cannot be a mount point");
 }
 

@@ -264,3 +264,137 @@ fn what_a_killed_nixrun_made_on_the_host_is_reclaimed() {
         before.assert_same(&host.snapshot(), "after a reclaim");
     });
 }
+
+/// A container of a root or an image, until it has said that it runs; then its nixrun is killed.
+fn killed(host: &Host<'_>, command: Command) {
+    let container = Container::spawn(host, "t", command);
+    wait_for("the start", || container.out().contains("started").then_some(()));
+    container.signal(nix::sys::signal::Signal::SIGKILL);
+    container.wait();
+    wait_for("the container's end", || host.processes().is_empty().then_some(()));
+}
+
+const RUN: &str = "echo started; while :; do /usr/bin/busybox sleep 1; done";
+
+/// Loop devices of a file, as the kernel knows them.
+fn loops(image: &Path) -> usize {
+    let devices = fs::read_dir("/sys/block").unwrap().map(|device| device.unwrap().path());
+    let files = devices.filter_map(|device| fs::read_to_string(device.join("loop/backing_file")).ok());
+    files.filter(|file| file.trim() == image.to_str().unwrap()).count()
+}
+
+#[test]
+fn the_loop_device_of_a_killed_nixrun_goes_with_it() {
+    on_host(|host| {
+        host.write("etc/os-release", "ID=nixos\n", 0o644);
+        let root = system(host, "t");
+        let image = host.path("image.raw");
+        host.sh(&format!("mke2fs -q -t ext4 -d {} {} 32M", root.display(), image.display()));
+        let start = |host: &Host<'_>| {
+            let mut command = host.nixrun(&["nspawn", "--register=no", "--keep-unit", NO_JOURNAL, "-i"]);
+            command.arg(&image).args(["--console=read-only", "-M", "t", "--", "/usr/bin/bash", "-c"]);
+            command
+        };
+        let before = host.snapshot();
+        let mut command = start(host);
+        command.arg(RUN);
+        let container = Container::spawn(host, "t", command);
+        wait_for("the start", || container.out().contains("started").then_some(()));
+        assert_eq!(loops(&image), 1);
+        container.signal(nix::sys::signal::Signal::SIGKILL);
+        container.wait();
+        wait_for("the loop device to be free", || (loops(&image) == 0).then_some(()));
+        host.ok(&["reclaim", "t"]);
+        before.assert_same(&host.snapshot(), "after a reclaim");
+        // The image is nobody's, and whole.
+        let finished = finish(start(host).arg("echo again"));
+        assert_eq!(finished.code, Some(0), "{}", finished.err);
+        assert_eq!(loops(&image), 0);
+    });
+}
+
+#[test]
+fn a_copy_of_a_template_that_was_not_finished_is_removed() {
+    on_host(|host| {
+        host.write("etc/os-release", "ID=nixos\n", 0o644);
+        let template = system(host, "template");
+        let root = host.path("roots/t");
+        let arguments = |script: &str| {
+            [
+                "nspawn",
+                "--register=no",
+                "--keep-unit",
+                NO_JOURNAL,
+                "--template",
+                template.to_str().unwrap(),
+                "-D",
+                root.to_str().unwrap(),
+                "--console=read-only",
+                "-M",
+                "t",
+                "--",
+                "/usr/bin/bash",
+                "-c",
+                script,
+            ]
+            .map(str::to_owned)
+        };
+        let entries = || {
+            let names = fs::read_dir(host.path("roots")).unwrap().map(|entry| entry.unwrap().file_name());
+            let names = names.map(|name| name.to_string_lossy().into_owned());
+            let mut names: Vec<_> = names.filter(|name| !name.ends_with(".lck")).collect();
+            names.sort();
+            names
+        };
+        // The copy is complete, and would be given its name.
+        let kill = || {
+            let arguments = arguments("exit 9");
+            let arguments = arguments.each_ref().map(String::as_str);
+            let fault = "inject=rename:signal=KILL:when=1";
+            let output = host.traced(&["-o", "/dev/null", "-e", fault], &arguments).output().unwrap();
+            assert!(!output.status.success());
+            let names = entries();
+            assert!(names.len() == 2 && names[0].starts_with(".#t."), "{names:?}");
+        };
+        kill();
+        let said = host.ok(&["reclaim", "t"]);
+        assert!(said.contains("copy of"), "{said}");
+        assert_eq!(entries(), ["template"]);
+        kill();
+        let arguments = arguments("echo whole");
+        let finished = finish(&mut host.nixrun(&arguments.each_ref().map(String::as_str)));
+        assert!(finished.code == Some(0) && finished.out.contains("whole"), "{}", finished.err);
+        assert_eq!(entries(), ["t", "template"]);
+    });
+}
+
+#[test]
+fn what_served_machined_is_reclaimed() {
+    on_host(|host| {
+        host.write("etc/os-release", "ID=nixos\n", 0o644);
+        let root = system(host, "t");
+        let start = |register: &str, script: &str| {
+            let mut command = host.nixrun(&["nspawn", register, "--keep-unit", NO_JOURNAL, "-D"]);
+            command.arg(&root).args(["--console=read-only", "-M", "t", "--", "/usr/bin/bash", "-c", script]);
+            command
+        };
+        // The directories above stay, as under systemd-nspawn.
+        assert_eq!(finish(&mut start("--register=yes", "exit 0")).code, Some(0));
+        let before = host.snapshot();
+        let (propagate, export) =
+            (host.path("run/systemd/nspawn/propagate/t"), host.path("run/systemd/nspawn/unix-export/t"));
+        let there = || (propagate.exists(), export.exists());
+        assert_eq!(there(), (false, false));
+        killed(host, start("--register=yes", RUN));
+        assert_eq!(there(), (true, true));
+        let said = host.ok(&["reclaim", "t"]);
+        assert!(said.contains("propagate/t") && said.contains("unix-export/t"), "{said}");
+        assert_eq!(there(), (false, false));
+        before.assert_same(&host.snapshot(), "after a reclaim");
+        // The next start does it as well, be it one that needs neither.
+        killed(host, start("--register=yes", RUN));
+        assert_eq!(there(), (true, true));
+        assert_eq!(finish(&mut start("--register=no", "exit 0")).code, Some(0));
+        before.assert_same(&host.snapshot(), "after another start");
+    });
+}

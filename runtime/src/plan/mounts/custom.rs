@@ -27,6 +27,7 @@ pub(super) fn plan(
     requests.sort_by_key(|request| (request.target(), rank(request)));
     let mut temporary = Temporary { name: &config.name, host, on_host };
     for request in requests {
+        check_not_root(request)?;
         check_target(request.target())?;
         mounts.push(one(request, &mut temporary)?);
     }
@@ -160,6 +161,28 @@ fn absolute(source: &Path, target: &Path) -> Result<PathBuf, Error> {
             target.display()
         ),
     ))
+}
+
+/// What systemd-nspawn makes the root of (its "custom root mounts") has a name of its own here.
+fn check_not_root(request: &Mount) -> Result<(), Error> {
+    if !request.target().components().eq([Component::RootDir]) {
+        return Ok(());
+    }
+    let (what, instead) = match request {
+        Mount::Bind { source: BindSource::Host(path), .. } => {
+            ("a bind mount", format!("name {} as the root directory", path.display()))
+        }
+        Mount::Bind { .. } => ("a bind mount", "make the root read-only or name another one".to_owned()),
+        Mount::Tmpfs { .. } => ("a tmpfs", "make the root volatile".to_owned()),
+        Mount::Overlay { .. } => (
+            "an overlay",
+            "make the root ephemeral, or mount the overlay on the host and name it as the root directory"
+                .to_owned(),
+        ),
+        Mount::Inaccessible { .. } => ("an inaccessible directory", "leave it out".to_owned()),
+    };
+    let sentence = format!("{what} on / cannot take the place of the container's root directory");
+    Err(Error::new(ErrorKind::Config, sentence).hint(instead))
 }
 
 pub(super) fn check_target(target: &Path) -> Result<(), Error> {

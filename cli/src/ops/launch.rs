@@ -135,6 +135,7 @@ impl Planned {
             RootLock::of(&self.container.root),
         )?;
         reclaim::leftovers(&mut instance, &self.container.name, paths)?;
+        let on_host = self.container.on_host.clone();
         match start_claimed(&instance, self, paths) {
             Ok((supervisor, mut network, state)) => {
                 // The program runs by now; none of this holds it up.
@@ -143,7 +144,10 @@ impl Planned {
                 Ok(Running { supervisor, network, instance, state, warnings, wait_for_links, machine })
             }
             Err(error) => {
-                instance.release();
+                // What could not be removed is reclaim's, which goes by the journal.
+                if !on_host.iter().any(|one| one.path().exists()) {
+                    instance.release();
+                }
                 Err(error)
             }
         }

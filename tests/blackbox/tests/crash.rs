@@ -256,7 +256,7 @@ fn a_call_of_the_containers_first_process_that_fails_leaves_nothing() {
             "move_mount:error=EPERM:when=9",
             "fsmount:error=EPERM",
             "pivot_root:error=EINVAL",
-            "umount2:error=EBUSY",
+            "umount2:error=EBUSY:when=1",
             "sethostname:error=EPERM",
             "setsid:error=EPERM",
             "chdir:error=ENOENT",
@@ -275,6 +275,17 @@ fn a_call_of_the_containers_first_process_that_fails_leaves_nothing() {
         .map(str::to_owned)
         .into();
         fail_at(host, &before, &faults, true, true);
+    });
+}
+
+#[test]
+fn what_a_failed_start_cannot_remove_is_reclaimed() {
+    prepared(|host, before, _, _| {
+        let (ran, said) = boot_with(host, "umount2:error=EBUSY", true);
+        assert!(!ran && said.contains("umount2"), "{said}");
+        assert!(host.path("run/nixrun/mini/journal").exists());
+        host.ok(&["reclaim"]);
+        before.assert_same(&host.snapshot(), "after a reclaim");
     });
 }
 

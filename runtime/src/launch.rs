@@ -7,9 +7,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 
 use crate::cgroup::Cgroup;
-use crate::child::report::{self, Report};
+use crate::child::report::{self, Report, Words};
 use crate::child::run;
-use crate::child::script::Script;
+use crate::child::script::{Op, Script};
 use crate::config::Network;
 use crate::error::{Doing, Error, ErrorKind};
 use crate::plan::{Confinement, MountPlan};
@@ -28,6 +28,8 @@ pub(crate) struct Launched {
     maker: Option<Child>,
     channel: OwnedFd,
     reaped: bool,
+    /// What a file system said last about why it could not be mounted.
+    words: Option<String>,
     /// What the child started without, one sentence each.
     pub(crate) warnings: Vec<String>,
 }
@@ -41,7 +43,7 @@ impl Launched {
         let ends = [theirs.as_raw_fd(), channel.as_raw_fd()];
         let child = clone_into(namespaces, Some(cgroup), || run::run(script, ends))
             .doing(|| "create the container's namespaces".to_owned())?;
-        Ok(Launched { child, maker: None, channel, reaped: false, warnings: Vec::new() })
+        Ok(Launched { child, maker: None, channel, reaped: false, words: None, warnings: Vec::new() })
     }
 
     /// Waits until the container's first process has been cloned in its user namespace, and gives that its ids.
@@ -84,15 +86,19 @@ impl Launched {
     }
 
     /// The next record, or the end of file.
-    fn report(&self) -> Result<Option<Report>, Error> {
+    fn report(&mut self) -> Result<Option<Report>, Error> {
         loop {
-            let mut record = [0; report::SIZE];
+            let mut record = [0; report::LONGEST];
             let length = match recv(self.channel.as_raw_fd(), &mut record, MsgFlags::empty()) {
                 // ECONNRESET: the child ended without having read GO. Told once, before what it had sent.
                 Err(nix::errno::Errno::EINTR | nix::errno::Errno::ECONNRESET) => continue,
                 result => result.doing(|| "read the report of the container's first process".to_owned())?,
             };
-            return Ok(record.get(..length).and_then(Report::decode));
+            let record = record.get(..length).unwrap_or_default();
+            match Words::decode(record) {
+                Some(words) => self.words = Some(words),
+                None => return Ok(Report::decode(record)),
+            }
         }
     }
 
@@ -177,7 +183,16 @@ impl Launched {
             );
         }
         let kind = if errno == nix::errno::Errno::EPERM { ErrorKind::Permission } else { ErrorKind::System };
-        Error::new(kind, sentence(&script.purpose(op, mounts), failure))
+        let text = sentence(&script.purpose(op, mounts), failure);
+        let is_overlay =
+            matches!(script.ops.get(usize::from(op)), Some(Op::Overlay { .. } | Op::OverlayRoot { .. }));
+        match self.words.take() {
+            Some(words) => Error::new(kind, format!("{text}; the kernel says: {words}")),
+            // Most of its reasons go into the kernel's log alone.
+            None if is_overlay && failure.call == libc::SYS_fsconfig as i32 => Error::new(kind, text)
+                .hint("the kernel's log says what overlayfs does not take: `dmesg | grep overlayfs`"),
+            None => Error::new(kind, text),
+        }
     }
 
     fn died(&mut self) -> Error {

@@ -272,3 +272,43 @@ fn mounts_stand_in_nspawns_order() {
     let script = "$b stat -c %a /a /a/b; $b grep -c ' /a/b ' /proc/self/mountinfo; $b mknod /a/null c 1 3; (echo > /a/null) 2>/dev/null && echo device; exit 0";
     assert_eq!(ok(&with(&root, "order", mounts, script)), "755\n1777\n1\n");
 }
+
+/// What the kernel says of a mount, on the way of whoever makes it, is in the error.
+#[test]
+fn what_a_file_system_refuses_is_said_in_the_kernels_words() {
+    let Some((dir, root)) = root() else { return };
+    let place = |name: &str| dir.path().join(name);
+    let overlay = |name: &str, lower: &Path| {
+        for part in ["up", "work", ""] {
+            fs::create_dir_all(place(name).join(part)).unwrap();
+        }
+        let [up, work] = ["up", "work"].map(|part| place(name).join(part).display().to_string());
+        let options = format!("lowerdir={},upperdir={up},workdir={work}", lower.display());
+        let merged = place(&format!("{name}-merged"));
+        fs::create_dir(&merged).unwrap();
+        mount(Some("o"), &merged, Some("overlay"), MsFlags::empty(), Some(options.as_str())).unwrap();
+        merged
+    };
+    let error = |config: &ContainerConfig| start(config).unwrap_err().to_string();
+    let merged = overlay("one", &root);
+    fs::create_dir(merged.join("upper")).unwrap();
+    let mount = Mount::Overlay {
+        lower: vec![BindSource::InRoot("/bin".into())],
+        upper: Some(host(merged.join("upper"))),
+        target: "/mnt".into(),
+    };
+    let said = error(&with(&root, "upper", vec![mount], ""));
+    assert!(said.contains("/mnt") && said.contains("the kernel says: overlay: "), "{said}");
+    assert!(said.ends_with("not supported as upperdir"), "{said}");
+
+    // An overlay of overlays of overlays: the kernel gives its reason in its log alone.
+    let deep = overlay("two", &merged);
+    let mut config = with(&deep, "deep", vec![], "");
+    config.root.ephemeral = true;
+    let said = error(&config);
+    assert!(said.contains("fsconfig") && said.contains("EINVAL") && said.contains("dmesg"), "{said}");
+
+    let tmpfs = Mount::Tmpfs { target: "/mnt".into(), options: "size=nonsense".into() };
+    let said = error(&with(&root, "tmpfs", vec![tmpfs], ""));
+    assert!(said.contains("the kernel says: tmpfs: Bad value for 'size'"), "{said}");
+}

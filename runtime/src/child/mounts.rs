@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 
-use super::run::{Done, address, call, close, value};
+use super::run::{Done, address, call, close, explain, value};
 use super::script::{Layer, Script, Str, Target};
 use crate::plan::MAX_LAYERS;
 use crate::sys::inroot::{self, Failure, Make};
@@ -82,9 +82,9 @@ pub(super) fn set_attributes(dir: RawFd, path: &CStr, recursive: bool, set: u64,
     )
 }
 
-pub(super) fn new_fs(fstype: &CStr, attributes: u64) -> Result<RawFd, Failure> {
+pub(super) fn new_fs(channel: RawFd, fstype: &CStr, attributes: u64) -> Result<RawFd, Failure> {
     let context = open_context(fstype)?;
-    let tree = create(context, attributes);
+    let tree = create(context, attributes).inspect_err(|_| explain(channel, context));
     close(context);
     tree
 }
@@ -203,8 +203,8 @@ fn mask_open(root: RawFd, to: RawFd, attributes: u64) -> Done {
     result
 }
 
-pub(super) fn overlay_root(script: &Script, overlay: u16) -> Done {
-    let tree = new_overlay(script, overlay, 0)?;
+pub(super) fn overlay_root(script: &Script, channel: RawFd, overlay: u16) -> Done {
+    let tree = new_overlay(script, channel, overlay, 0)?;
     // The root's number is a staged tree's so far, which has done its service.
     let result = call(libc::SYS_dup3, [tree as u64, script.root as u64, libc::O_CLOEXEC as u64, 0, 0]);
     close(tree);
@@ -214,10 +214,17 @@ pub(super) fn overlay_root(script: &Script, overlay: u16) -> Done {
 
 /// An overlay that is not attached yet. Its directories are found and handed over by descriptor: whatever characters
 /// are in their names, and whatever symlinks on the way, there is nothing to be mistaken.
-pub(super) fn new_overlay(script: &Script, overlay: u16, attributes: u64) -> Result<RawFd, Failure> {
+pub(super) fn new_overlay(
+    script: &Script,
+    channel: RawFd,
+    overlay: u16,
+    attributes: u64,
+) -> Result<RawFd, Failure> {
     let context = open_context(c"overlay")?;
     let mut open = [-1; MAX_LAYERS + 1];
-    let result = set_layers(script, overlay, context, &mut open).and_then(|()| create(context, attributes));
+    let result = set_layers(script, overlay, context, &mut open)
+        .and_then(|()| create(context, attributes))
+        .inspect_err(|_| explain(channel, context));
     for fd in open {
         if fd >= 0 {
             close(fd);

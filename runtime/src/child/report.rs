@@ -1,11 +1,48 @@
-//! The fixed records that the child sends over its SEQPACKET channel.
+//! The records that the child sends over its SEQPACKET channel: fixed ones, and before some of them a text.
 
 use crate::sys::inroot::Failure;
+use crate::sys::mount::{LOG_MESSAGE, log_message};
 
 /// First field of every record: "nxrn", so that a stray writer is not taken for a child.
 const MAGIC: u32 = 0x6e72_786e;
 /// Size of a record in bytes.
 pub(crate) const SIZE: usize = 16;
+
+/// What stands before the kernel's words in a record that has some: magic, kind, zero.
+const WORDS: [u8; 8] = {
+    let ([m0, m1, m2, m3], [k0, k1]) = (MAGIC.to_ne_bytes(), 5u16.to_ne_bytes());
+    [m0, m1, m2, m3, k0, k1, 0, 0]
+};
+/// Room for the longest record.
+pub(crate) const LONGEST: usize = WORDS.len() + LOG_MESSAGE;
+
+/// What a file system has to say about the failure that is reported next.
+pub(crate) struct Words {
+    record: [u8; LONGEST],
+}
+
+impl Words {
+    pub(crate) fn new() -> Words {
+        let mut record = [0; LONGEST];
+        record.iter_mut().zip(WORDS).for_each(|(to, byte)| *to = byte);
+        Words { record }
+    }
+
+    /// Room for a message.
+    pub(crate) fn room(&mut self) -> &mut [u8] {
+        self.record.get_mut(WORDS.len()..).unwrap_or_default()
+    }
+
+    /// The record with a message of this length in it.
+    pub(crate) fn encode(&self, length: usize) -> &[u8] {
+        self.record.get(..WORDS.len() + length).unwrap_or_default()
+    }
+
+    /// The message in a record, unless it has none.
+    pub(crate) fn decode(record: &[u8]) -> Option<String> {
+        record.strip_prefix(&WORDS).map(log_message)
+    }
+}
 
 /// What the child says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +121,15 @@ mod tests {
         ] {
             assert_eq!(Report::decode(&report.encode()), Some(report));
         }
+    }
+
+    #[test]
+    fn words_survive_the_channel() {
+        let mut words = Words::new();
+        let message = b"e overlay: no";
+        words.room()[..message.len()].copy_from_slice(message);
+        assert_eq!(Words::decode(words.encode(message.len())).as_deref(), Some("overlay: no"));
+        assert_eq!(Words::decode(&Report::Exec.encode()), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::mounts::{
     attach, attach_and_close, attach_root, bind, bind_in, leave_chroot, make_target, mask, move_mount,
     new_fs, new_overlay, overlay_root, pivot, set_attributes, unmount,
 };
-use super::report::Report;
+use super::report::{Report, Words};
 use super::script::{Op, Script};
 use crate::sys::clone::clone_sibling;
 use crate::sys::inroot::{self, Failure};
@@ -92,14 +92,14 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
         Op::PrivateTree => set_attributes(libc::AT_FDCWD, c"/", true, 0, libc::MS_PRIVATE),
         Op::Stage { tree } => move_mount(tree, c"", libc::AT_FDCWD, c"/"),
         Op::AttachRoot => attach_root(root),
-        Op::OverlayRoot { overlay } => overlay_root(script, overlay),
+        Op::OverlayRoot { overlay } => overlay_root(script, channel, overlay),
         Op::Attach { tree, target } => attach(script, tree, target),
         Op::NewFs { fstype, attributes, target } => {
-            let tree = new_fs(script.get(fstype), attributes)?;
+            let tree = new_fs(channel, script.get(fstype), attributes)?;
             attach_and_close(script, tree, target)
         }
         Op::NewFsOutside { fstype, attributes, at } => {
-            let tree = new_fs(script.get(fstype), attributes)?;
+            let tree = new_fs(channel, script.get(fstype), attributes)?;
             let result = move_mount(tree, c"", libc::AT_FDCWD, script.get(at));
             close(tree);
             result
@@ -111,7 +111,7 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
             bind_in(script, tree, source, recursive, attributes, target)
         }
         Op::Overlay { overlay, attributes, target } => {
-            let tree = new_overlay(script, overlay, attributes)?;
+            let tree = new_overlay(script, channel, overlay, attributes)?;
             attach_and_close(script, tree, target)
         }
         Op::Mask { attributes, target } => mask(script, attributes, target),
@@ -394,6 +394,19 @@ fn send(channel: RawFd, report: Report) {
     let record = report.encode();
     // SAFETY: the kernel reads the record's bytes. A parent that is gone cannot be told: the result is of no use.
     unsafe { libc::write(channel, record.as_ptr().cast(), record.len()) };
+}
+
+/// Passes on what a file system's context has to say, a message a read (at most eight are kept).
+pub(super) fn explain(channel: RawFd, context: RawFd) {
+    let mut words = Words::new();
+    for _ in 0..8 {
+        let room = words.room();
+        let (address, size) = (room.as_mut_ptr() as u64, room.len() as u64);
+        let Ok(length) = value(libc::SYS_read, [context as u64, address, size, 0, 0]) else { return };
+        let record = words.encode(length.unsigned_abs() as usize);
+        // SAFETY: the kernel reads the record's bytes. As with `send`, nobody could be told of a failure.
+        unsafe { libc::write(channel, record.as_ptr().cast(), record.len()) };
+    }
 }
 
 fn exit(status: i32) -> ! {

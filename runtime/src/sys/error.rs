@@ -11,11 +11,17 @@ pub struct SyscallError {
     call: &'static str,
     arguments: String,
     errno: Errno,
+    words: Option<String>,
 }
 
 impl SyscallError {
     pub(crate) fn new(call: &'static str, arguments: impl Into<String>, errno: Errno) -> Self {
-        SyscallError { call, arguments: arguments.into(), errno }
+        SyscallError { call, arguments: arguments.into(), errno, words: None }
+    }
+
+    /// The same with what the kernel has to say about it.
+    pub(crate) fn with_words(self, words: Option<String>) -> Self {
+        SyscallError { words, ..self }
     }
 
     /// The error of the call that this thread made last.
@@ -32,7 +38,8 @@ impl SyscallError {
 
 impl fmt::Display for SyscallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}({}): {:?} ({})", self.call, self.arguments, self.errno, self.errno.desc())
+        write!(f, "{}({}): {:?} ({})", self.call, self.arguments, self.errno, self.errno.desc())?;
+        self.words.iter().try_for_each(|words| write!(f, "; the kernel says: {words}"))
     }
 }
 

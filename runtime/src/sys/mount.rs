@@ -117,6 +117,16 @@ pub fn mount_setattr(tree: BorrowedFd<'_>, recursive: bool, change: &MountAttr) 
     Ok(())
 }
 
+/// Room for a message of a context's log: what exceeds it the kernel does not give at all.
+pub(crate) const LOG_MESSAGE: usize = 1024;
+
+/// A message of a context's log without the letter that says how grave it is.
+pub(crate) fn log_message(message: &[u8]) -> String {
+    let text = String::from_utf8_lossy(message);
+    let text = text.trim_end();
+    text.split_once(' ').filter(|(level, _)| level.len() == 1).map_or(text, |(_, text)| text).to_owned()
+}
+
 /// A file system context being configured.
 #[derive(Debug)]
 pub struct FsContext(OwnedFd);
@@ -177,7 +187,8 @@ impl FsContext {
         self.config(FSCONFIG_CMD_CREATE, ptr::null(), ptr::null(), || "CMD_CREATE".to_owned())?;
         // SAFETY: no pointers are passed; 1 is FSMOUNT_CLOEXEC.
         let fd = unsafe { libc::syscall(libc::SYS_fsmount, self.0.as_raw_fd(), 1u32, attributes as u32) };
-        let fd = check(fd, "fsmount", || format!("{attributes:#x}"))?;
+        let fd = check(fd, "fsmount", || format!("{attributes:#x}"))
+            .map_err(|error| error.with_words(self.words()))?;
         // SAFETY: a descriptor the kernel just gave us.
         Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
     }
@@ -200,7 +211,21 @@ impl FsContext {
     ) -> Result<()> {
         // SAFETY: key and value are null or NUL-terminated strings that outlive the call, as the command demands.
         let result = unsafe { libc::syscall(libc::SYS_fsconfig, self.0.as_raw_fd(), command, key, value, 0) };
-        check(result, "fsconfig", arguments)?;
+        check(result, "fsconfig", arguments).map_err(|error| error.with_words(self.words()))?;
         Ok(())
+    }
+
+    /// The last of the messages in the context's log, which each read gives one of.
+    fn words(&self) -> Option<String> {
+        let mut buffer = [0u8; LOG_MESSAGE];
+        let mut last = None;
+        loop {
+            // SAFETY: the kernel writes at most `buffer.len()` bytes into `buffer`.
+            let length = unsafe { libc::read(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
+            match usize::try_from(length).ok().and_then(|length| buffer.get(..length)) {
+                Some(message) if !message.is_empty() => last = Some(log_message(message)),
+                _ => return last,
+            }
+        }
     }
 }

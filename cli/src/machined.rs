@@ -179,17 +179,42 @@ fn register_anew(machined: &mut impl Machined, machine: &Machine, paths: &HostPa
 /// not started for this: when the host shuts down it may be gone already, and starting it would wait for the end of
 /// the shutdown.
 pub fn unregister(name: &str, paths: &HostPaths) {
-    let _ = over_any(paths, |machined| machined.unregister(name));
+    let result = over_any(paths, |machined| machined.unregister(name));
+    if matches!(result, Err(Failure::Absent)) {
+        remove_file_of_dead(name, paths);
+    }
 }
 
 /// Does the same with the registration of a container whose nixrun was killed, unless it is a living one's by now.
 /// Returns whether there was one.
 pub fn unregister_dead(name: &str, paths: &HostPaths) -> bool {
-    let removed = over_any(paths, |machined| {
+    let result = over_any(paths, |machined| {
         let found = machined.find(name)?;
         if is_alive(found.leader, paths) { Err(Failure::Taken(found)) } else { machined.unregister(name) }
     });
-    removed.is_ok()
+    match result {
+        Err(Failure::Absent) => remove_file_of_dead(name, paths),
+        result => result.is_ok(),
+    }
+}
+
+/// Removes what a systemd-machined that does not run has written down of a container that has ended. When it starts
+/// again it believes its file, finds the leader dead, and stops the unit that the file names: by then that of the next
+/// container of this name, since units are called the same.
+fn remove_file_of_dead(name: &str, paths: &HostPaths) -> bool {
+    let directory = paths.join("/run/systemd/machines");
+    let file = directory.join(name);
+    let Ok(text) = std::fs::read_to_string(&file) else { return false };
+    let value = |key| text.lines().find_map(|line| line.strip_prefix(key));
+    let leader = value("LEADER=").and_then(|leader| leader.parse().ok());
+    if leader.is_none_or(|leader| is_alive(leader, paths)) {
+        return false;
+    }
+    if let Some(unit) = value("SCOPE=") {
+        // A link to the file; the backslashes of a unit's name are written twice.
+        let _ = std::fs::remove_file(directory.join(format!("unit:{}", unit.replace("\\\\", "\\"))));
+    }
+    std::fs::remove_file(&file).is_ok()
 }
 
 fn over_any(

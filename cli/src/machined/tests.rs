@@ -264,6 +264,24 @@ fn a_machined_that_does_not_answer_is_given_up_when_the_container_ends() {
 }
 
 #[test]
+fn the_file_of_a_machined_that_does_not_run_goes_with_its_container() {
+    let host = Host::new(None);
+    let directory = host.paths.join("/run/systemd/machines");
+    std::fs::create_dir_all(&directory).unwrap();
+    let (file, link) = (directory.join("web"), directory.join("unit:machine-w\\x2db.scope"));
+    let write = |leader: u32| {
+        std::fs::write(&file, format!("NAME=web\nSCOPE=machine-w\\\\x2db.scope\nLEADER={leader}\n")).unwrap();
+    };
+    std::os::unix::fs::symlink("web", &link).unwrap();
+    write(std::process::id());
+    assert!(!unregister_dead("web", &host.paths));
+    assert!(file.exists());
+    write(DEAD);
+    unregister("web", &host.paths);
+    assert!(!file.exists() && link.symlink_metadata().is_err());
+}
+
+#[test]
 fn a_process_that_nobody_has_waited_for_yet_is_dead() {
     let mut child = std::process::Command::new("true").spawn().unwrap();
     let paths = HostPaths::default();

@@ -246,8 +246,9 @@ fn set_layers(script: &Script, overlay: u16, context: RawFd, open: &mut [RawFd; 
     let by_fd = |key: &CStr, fd: RawFd| configure(context, FSCONFIG_SET_FD, key, 0, fd);
     match lower.iter().try_for_each(|fd| by_fd(c"lowerdir+", *fd)) {
         Ok(()) => upper.into_iter().try_for_each(|(fd, key)| by_fd(key, *fd)),
-        // Before Linux 6.13 they are strings; before 6.7 there is but one for all that are read.
-        Err(failure) if failure.errno == libc::EINVAL => {
+        // Before Linux 6.13 they are strings, and no descriptor of a path alone is taken, which is EBADF; before 6.7 there
+        // is but one string for all that are read.
+        Err(failure) if matches!(failure.errno, libc::EINVAL | libc::EBADF) => {
             let mut text = Text::default();
             lower.iter().for_each(|fd| text.descriptor(*fd));
             configure(context, FSCONFIG_SET_STRING, c"lowerdir", text.address(), 0)?;

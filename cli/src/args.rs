@@ -91,7 +91,7 @@ pub struct NspawnArgs {
 /// Options of `boot`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct BootArgs {
-    /// The container: /etc/nixos-containers/NAME.conf configures it.
+    /// The container: /etc/nixos-containers/NAME.conf and /etc/nixrun/NAME.json configure it, or one of the two.
     pub name: String,
     /// Who translates the container's addresses.
     #[command(flatten)]
@@ -218,7 +218,7 @@ pub struct RunNetwork {
 /// Options of `start`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct StartArgs {
-    /// The container: /etc/nixos-containers/NAME.conf configures it.
+    /// The container: /etc/nixos-containers/NAME.conf and /etc/nixrun/NAME.json configure it, or one of the two.
     pub name: String,
     /// Who translates the container's addresses.
     #[command(flatten)]
@@ -285,10 +285,10 @@ pub struct ExecArgs {
 /// Options of `plan`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct PlanArgs {
-    /// The container: /etc/nixos-containers/NAME.conf configures it.
+    /// The container: /etc/nixos-containers/NAME.conf and /etc/nixrun/NAME.json configure it, or one of the two.
     #[arg(required_unless_present = "nspawn", conflicts_with = "nspawn")]
     pub name: Option<String>,
-    /// Plan what follows `--`, a command line of systemd-nspawn, instead.
+    /// Plan a command line of systemd-nspawn, which follows after `--`, instead of a configured container.
     #[arg(long)]
     pub nspawn: bool,
     /// Who translates the container's addresses.
@@ -297,8 +297,8 @@ pub struct PlanArgs {
     /// Whom the output is for.
     #[command(flatten)]
     pub format: Format,
-    /// As of systemd-nspawn.
-    #[arg(last = true, requires = "nspawn", value_name = "OPTIONS")]
+    /// With --nspawn: options, root and command as systemd-nspawn takes them.
+    #[arg(last = true, requires = "nspawn", value_name = "NSPAWN_OPTIONS")]
     pub words: Vec<OsString>,
 }
 

@@ -21,7 +21,7 @@ pub use container::{Container, Finished, finish};
 pub use elf::{Arch, call};
 pub use host::{Host, on_host};
 pub use inject::{Point, calls};
-pub use probe_root::{nspawn, probe_root, usr_root};
+pub use probe_root::{COMPARABLE, both, in_place, nspawn, probe_root, usr_root};
 pub use pty::Pty;
 pub use snapshot::Snapshot;
 

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use fixture::Kind;
 
-use crate::Host;
+use crate::{Host, finish};
 
 /// A root with nothing but `/probe/busybox` and `/probe/bash`, both static, and an empty `/usr` and `/etc`.
 ///
@@ -65,17 +65,38 @@ pub fn usr_root(host: &Host<'_>, name: &str) -> PathBuf {
     root
 }
 
-/// systemd-nspawn on a root, with what makes it comparable: no machined, control groups of version 2 only, and as on
-/// NixOS no time zone of the host's.
+/// What makes the two comparable: no machined, no unit, and as on NixOS no time zone of the host's.
+pub const COMPARABLE: [&str; 4] = ["--register=no", "--keep-unit", "--timezone=off", "--resolv-conf=off"];
+
+/// systemd-nspawn on a root, with control groups of version 2 only.
 #[must_use]
 pub fn nspawn(host: &Host<'_>, root: &Path, args: &[&str]) -> Command {
     let mut command = host.command("systemd-nspawn");
+    command.args(COMPARABLE).arg("-D").arg(root).args(args).env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
     command
-        .args(["--register=no", "--keep-unit", "--timezone=off", "--resolv-conf=off", "-D"])
-        .arg(root)
-        .args(args)
-        .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
+}
+
+/// `nixrun nspawn`, as [`nspawn`] is systemd-nspawn.
+#[must_use]
+pub fn in_place(host: &Host<'_>, root: &Path, args: &[&str]) -> Command {
+    let mut command = host.nixrun(&["nspawn"]);
+    command.args(COMPARABLE).arg("-D").arg(root).args(args);
     command
+}
+
+/// Runs one script as PID 1 of a [`probe_root`] under nixrun and of another, or the same, under systemd-nspawn; what
+/// each printed.
+///
+/// # Panics
+/// When one of them does not end with 0.
+#[track_caller]
+pub fn both(host: &Host<'_>, roots: [&Path; 2], options: &[&str], script: &str) -> (String, String) {
+    let printed = |mut command: Command| {
+        let finished = finish(command.args(["--", "/probe/bash", "-c", script]));
+        assert_eq!(finished.code, Some(0), "{options:?}: {}{}", finished.out, finished.err);
+        finished.out.replace('\r', "")
+    };
+    (printed(in_place(host, roots[0], options)), printed(nspawn(host, roots[1], options)))
 }
 
 /// Writes an executable file.

@@ -1,11 +1,11 @@
 //! systemd-nspawn's command line, as nixrun takes it, beside systemd-nspawn itself.
 #![forbid(unsafe_code)]
 
-use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use blackbox::{Finished, Host, finish, nixrun_binary, nspawn, on_host, probe_root};
+use blackbox::compare::drop_in;
+use blackbox::{COMPARABLE, Finished, Host, finish, nixrun_binary, nspawn, on_host, probe_root};
 use nixrun::systemd_nspawn::OPTIONS;
 
 /// Options that `--help` shows: the words with which its lines begin.
@@ -310,16 +310,8 @@ fn lists_go_to_stdout_and_end_well() {
 
 /// nixrun under systemd-nspawn's name, with the options that make the two comparable.
 fn called(host: &Host<'_>, root: &Path, args: &[&str]) -> Command {
-    let link = host.path("systemd-nspawn");
-    if !link.exists() {
-        symlink(nixrun_binary(), &link).expect("a link");
-    }
-    let mut command = host.command(link);
-    command
-        .args(["--register=no", "--keep-unit", "--timezone=off", "--resolv-conf=off", "-D"])
-        .arg(root)
-        .args(args)
-        .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
+    let mut command = host.command(drop_in(host));
+    command.args(COMPARABLE).arg("-D").arg(root).args(args).env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
     command
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use blackbox::{Container, Host, finish, nspawn, on_host, probe_root, wait_for};
+use blackbox::{Container, Host, finish, in_place, nspawn, on_host, probe_root, wait_for};
 
 /// A root of which everything is in /usr.
 fn system(host: &Host<'_>, name: &str) -> PathBuf {
@@ -30,14 +30,6 @@ fn system(host: &Host<'_>, name: &str) -> PathBuf {
 
 /// What one or the other would make on the host or in the root besides.
 const NO_JOURNAL: &str = "--link-journal=no";
-
-/// `nixrun nspawn` as [`nspawn`] is systemd-nspawn.
-fn ours(host: &Host<'_>, root: &Path, args: &[&str]) -> Command {
-    let mut command =
-        host.nixrun(&["nspawn", "--register=no", "--keep-unit", "--timezone=off", "--resolv-conf=off", "-D"]);
-    command.arg(root).args(args);
-    command
-}
 
 /// What lies where, what is writable, what is there. What every container has is compared elsewhere.
 const PROBE: &str = r#"
@@ -74,7 +66,7 @@ fn compare(options: &[&str], known: &[&str]) {
                 options.iter().map(|o| o.replace("@", place.to_str().unwrap())).collect();
             let options: Vec<&str> = options.iter().map(String::as_str).collect();
             let mut command =
-                if is_ours { ours(host, &root, &options) } else { nspawn(host, &root, &options) };
+                if is_ours { in_place(host, &root, &options) } else { nspawn(host, &root, &options) };
             let finished = finish(command.args(tail));
             assert_eq!(finished.code, Some(0), "{options:?}: {}{}", finished.out, finished.err);
             let text = finished.out.replace('\r', "");
@@ -152,7 +144,7 @@ fn without_a_tmpfs_on_tmp() {
             assert_eq!(finished.code, Some(0), "{}{}", finished.out, finished.err);
             finished.out.replace('\r', "").lines().filter(|l| !l.is_empty()).collect::<Vec<_>>().join("\n")
         };
-        let ours = run(ours(host, &root, &[]));
+        let ours = run(in_place(host, &root, &[]));
         assert_eq!(ours, run(nspawn(host, &root, &[])));
         assert!(!ours.contains("mount /tmp "), "{ours}");
     });
@@ -207,7 +199,7 @@ fn views_of_the_kernel() {
                     lines.dedup();
                     lines
                 };
-                let (ours, theirs) = (run(ours(host, &root, network)), run(nspawn(host, &root, network)));
+                let (ours, theirs) = (run(in_place(host, &root, network)), run(nspawn(host, &root, network)));
                 assert_eq!(ours, theirs, "{key}={value} {network:?}");
             }
         }
@@ -222,7 +214,7 @@ fn several_ephemeral_containers_of_one_root() {
         let before = host.sh(&format!("find {} -printf '%p %y %m %T@\\n' | sort", root.display()));
         let script = "echo $$ > /file; trap 'exit 0' TERM; echo started; while :; do /usr/bin/busybox sleep 0.05; done";
         let start = |name: &str| {
-            let mut command = ours(host, &root, &["--ephemeral", "--console=read-only", "-M", name]);
+            let mut command = in_place(host, &root, &["--ephemeral", "--console=read-only", "-M", name]);
             command.args(["--", "/usr/bin/bash", "-c", script]);
             Container::spawn(host, name, command)
         };
@@ -248,7 +240,7 @@ fn what_a_killed_nixrun_made_on_the_host_is_reclaimed() {
         let script =
             "echo x > /mnt/a/x; echo x > /mnt/b/x; echo started; while :; do /usr/bin/busybox sleep 1; done";
         let options = [&overlay, "--bind=:/mnt/b", "--console=read-only", "-M", "t"];
-        let mut command = ours(host, &root, &options);
+        let mut command = in_place(host, &root, &options);
         command.args(["--", "/usr/bin/bash", "-c", script]);
         let container = Container::spawn(host, "t", command);
         wait_for("the start", || container.out().contains("started").then_some(()));

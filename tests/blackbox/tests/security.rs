@@ -3,20 +3,12 @@
 
 use std::path::Path;
 
-use blackbox::{Arch, Host, call, finish, nspawn, on_host, probe_root};
+use blackbox::{Arch, Host, call, on_host, probe_root};
 
-/// Runs one script as PID 1 under `nixrun nspawn` and under the real one; what each printed.
+/// Runs one script under `nixrun nspawn` and under the real one on the same root; what each printed.
 fn both(host: &Host<'_>, root: &Path, options: &[&str], script: &str) -> (String, String) {
-    let tail = ["--", "/probe/bash", "-c", script];
-    let common = ["-q", "-M", "t", "--console=pipe", "--register=no", "--keep-unit"];
-    let common = [&common[..], &["--timezone=off", "--resolv-conf=off"], options].concat();
-    let mut ours = host.nixrun(&["nspawn", "-D"]);
-    let ours = finish(ours.arg(root).args(&common).args(tail));
-    let theirs = finish(nspawn(host, root, &common).args(tail));
-    for finished in [&ours, &theirs] {
-        assert_eq!(finished.code, Some(0), "{options:?}: {}{}", finished.out, finished.err);
-    }
-    (ours.out, theirs.out)
+    let options = [&["-q", "-M", "t", "--console=pipe"], options].concat();
+    blackbox::both(host, [root, root], &options, script)
 }
 
 const STATUS: &str = r#"

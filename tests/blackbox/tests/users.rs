@@ -15,17 +15,8 @@ use nix::sys::signal::Signal;
 fn both(host: &Host<'_>, options: &[&str], script: &str) -> (String, String) {
     host.write("etc/os-release", "ID=nixos\n", 0o644);
     let (first, second) = (probe_root(host, "ours"), probe_root(host, "theirs"));
-    let tail = ["--", "/probe/bash", "-c", script];
-    let mut options = options.to_vec();
-    options.extend(["-M", "probe", "--console=read-only"]);
-    let ours = [&["nspawn", "--register=no", "--keep-unit", "--timezone=off", "--resolv-conf=off", "-D"][..]]
-        .concat();
-    let ours = finish(host.nixrun(&ours).arg(&first).args(&options).args(tail));
-    let theirs = finish(nspawn(host, &second, &options).args(tail));
-    for finished in [&ours, &theirs] {
-        assert_eq!(finished.code, Some(0), "{}{}", finished.out, finished.err);
-    }
-    (ours.out.replace('\r', ""), theirs.out.replace('\r', ""))
+    let options = [options, &["-M", "probe", "--console=read-only"]].concat();
+    blackbox::both(host, [&first, &second], &options, script)
 }
 
 #[test]

@@ -238,8 +238,12 @@ fn what_cannot_stand_together_is_refused() {
         let sentence = place.refuses(line);
         assert!(sentence.contains(words), "{line}: {sentence}");
     }
-    assert!(
-        place.means("-D web --network-namespace-path=/x --private-network true").request.network.is_none()
+    // A network that is joined has the loopback link brought up, and nothing made in it, only where it is to be private.
+    assert!(place.means("-D web --network-namespace-path=/x true").request.network.is_none());
+    let joined = place.means("-D web --network-namespace-path=/x --private-network true").request.network;
+    assert_eq!(
+        joined,
+        Some(netsetup::NetworkConfig { nat: netsetup::Nat::No, ..netsetup::NetworkConfig::new("web") })
     );
     assert!(place.means("-xD web -j true").request.container.root.ephemeral);
 }

@@ -121,7 +121,7 @@ const UNIX_EXPORT: Attributes = Attributes {
     strict_atime: false,
 };
 
-/// Removes what a start has made, or what a killed supervisor had; whether there was anything.
+/// Removes what a start has made on the host, or what a killed supervisor had; whether there was anything.
 ///
 /// # Errors
 /// When it cannot be removed.

@@ -231,7 +231,8 @@ impl Instance {
 /// its lock in two steps, between which they must not vanish.
 fn removable(paths: &HostPaths) -> Vec<PathBuf> {
     let ours = [DIRECTORY];
-    let nspawns = [NSPAWN_LOCKS, NSPAWN_IDS, "/run/systemd/nspawn", "/run/systemd"];
+    let shared = ["/run/systemd/nspawn/propagate", "/run/systemd/nspawn/unix-export"];
+    let nspawns = [NSPAWN_LOCKS, NSPAWN_IDS, shared[0], shared[1], "/run/systemd/nspawn", "/run/systemd"];
     let systemd = paths.join("/run/systemd/system").exists();
     let nspawns = nspawns.iter().filter(|_| !systemd);
     ours.iter().chain(nspawns).map(|directory| paths.join(directory)).collect()

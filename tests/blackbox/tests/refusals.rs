@@ -74,7 +74,7 @@ fn values_that_make_no_sense_are_shown_with_file_and_line() {
             ("LOCAL_ADDRESS6", "fc00::/-1", "an IPv6 address"),
             ("LOCAL_MAC_ADDRESS", "01:00:00:00:00:01", "multicast"),
             ("HOST_PORT", "tcp:99999:80", "99999"),
-            ("HOST_PORT", "sctp:80:80", "sctp"),
+            ("HOST_PORT", "dccp:80:80", "dccp"),
             ("HOST_PORT", "tcp:80:80,tcp:80:81", "repeats one"),
             ("HOST_BRIDGE", "a-name-of-sixteen", "1 to 15 bytes"),
             ("PRIVATE_NETWORK", "yes", "0 or 1"),
@@ -89,9 +89,12 @@ fn values_that_make_no_sense_are_shown_with_file_and_line() {
             let place = format!("mini.conf:{}: {key}=", rest.len() + 1);
             refused(host, "mini", &[&place, expected]);
         }
-        // What this version does not do is said, instead of being left out.
-        fs::write(&conf, format!("{good}\nEXTRA_NSPAWN_FLAGS=\"--bind=/x\"\n")).unwrap();
-        refused(host, "mini", &["EXTRA_NSPAWN_FLAGS", "which this version of nixrun cannot do"]);
+        // What cannot be done is said, instead of being left out.
+        for flags in ["-D /x", "--oci-bundle=/x", "--no-such-option"] {
+            fs::write(&conf, format!("{good}\nEXTRA_NSPAWN_FLAGS=\"{flags}\"\n")).unwrap();
+            let option = flags.split([' ', '=']).next().unwrap().trim_start_matches('-');
+            refused(host, "mini", &["EXTRA_NSPAWN_FLAGS", option]);
+        }
     });
 }
 

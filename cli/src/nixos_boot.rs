@@ -111,6 +111,7 @@ pub fn to_configs(name: &str, settings: &Settings, host: &HostPaths) -> Result<B
         flags::apply(flags, settings, host, &mut boot)?;
     }
     let container = &mut boot.container;
+    container.integration.machine = boot.register.unwrap_or(true);
     withhold(container);
     mounts::order(settings, container.store.is_some(), &mut container.mounts)?;
     Ok(boot)

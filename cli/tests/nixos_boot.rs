@@ -310,16 +310,11 @@ fn a_forward_without_a_configured_address_follows_the_containers_own() {
 #[test]
 fn the_journal_is_linked_and_machined_is_told_as_under_nixpkgs() {
     let host = Host::new();
-    let boot = |conf: &str| {
-        let boot = host.boot(&with_system(conf)).unwrap();
-        // The mounts for machined come with the registration, where there is a machined.
-        assert!(!boot.container.integration.machine);
-        (boot.container.integration.journal, boot.register)
-    };
-    let (journal, register) = boot("");
-    assert_eq!((journal.mode, journal.optional, register), (JournalLink::Guest, true, None));
-    let (journal, register) = boot("EXTRA_NSPAWN_FLAGS=\"--link-journal=no --register=no\"");
-    assert_eq!((journal.mode, register), (JournalLink::No, Some(false)));
+    let integration = |conf: &str| host.boot(&with_system(conf)).unwrap().container.integration;
+    let plain = integration("");
+    assert_eq!((plain.journal.mode, plain.journal.optional, plain.machine), (JournalLink::Guest, true, true));
+    let flags = integration("EXTRA_NSPAWN_FLAGS=\"--link-journal=no --register=no\"");
+    assert_eq!((flags.journal.mode, flags.machine), (JournalLink::No, false));
 }
 
 #[test]

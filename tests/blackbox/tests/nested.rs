@@ -54,7 +54,7 @@ fn nixrun_inside_nixrun() {
             /nixrun run -M inner --console=pipe -n -D /inner --host-address=10.9.0.1 --local-address=10.9.0.2 -- \
                 /probe/busybox ping -q -c 1 -W 5 10.9.0.1 | grep -o "1 packets received"
             # The pair goes with the network namespace, which the kernel removes in its own time.
-            for try in 1 2 3 4 5 6 7 8 9 10; do [ -e /sys/class/net/ve-inner ] || break; /probe/busybox sleep 1; done
+            for try in 1 2 3 4 5 6 7 8 9 10; do [ -e /sys/class/net/ve-inner ] || break; sleep 1; done
             ls /sys/class/net; echo end
         "#;
         let finished = outer(host, &root, &["--nested", "--private-network"], script);

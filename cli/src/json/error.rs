@@ -78,8 +78,20 @@ fn reworded(words: &str) -> String {
     match (quoted("duplicate field `"), quoted("missing field `")) {
         (Some(key), _) => format!("the key {key:?} is there twice"),
         (_, Some(key)) => format!("the key {key:?} is missing"),
-        _ => words.to_owned(),
+        _ => shortened(words),
     }
+}
+
+/// serde quotes a wrong value whole, however long; what was expected stands behind it.
+fn shortened(words: &str) -> String {
+    const START: usize = 120;
+    const END: usize = 80;
+    let length = words.chars().count();
+    if length <= START + END {
+        return words.to_owned();
+    }
+    let start = words.chars().take(START);
+    start.chain(['…']).chain(words.chars().skip(length - END)).collect()
 }
 
 /// serde says ``unknown field `a`, expected one of `b`, `c` ``, with all the keys that it knows.
@@ -118,4 +130,19 @@ fn path_text<'a>(segments: impl Iterator<Item = &'a Segment>) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_value_is_cut_and_what_was_expected_is_not() {
+        let text = format!("{{\"resources\":\"{}\"}}", "\u{7f}".repeat(4000));
+        let Err(error) = super::super::parse(text.as_bytes(), Path::new("/x.json")) else {
+            panic!("a text instead of an object was taken")
+        };
+        let sentence = error.to_string();
+        assert!(sentence.len() < 500 && sentence.ends_with(", expected an object"), "{sentence}");
+    }
 }

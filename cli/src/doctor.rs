@@ -3,6 +3,7 @@
 use std::fmt;
 
 use runtime::HostPaths;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 mod host;
@@ -10,7 +11,7 @@ mod kernel;
 mod network;
 
 /// One thing looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Check {
     /// What was looked at.
     pub name: String,
@@ -23,7 +24,7 @@ pub struct Check {
 }
 
 /// How a check ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// As needed.

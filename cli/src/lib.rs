@@ -30,14 +30,18 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+pub mod change;
 pub mod commands;
 pub mod configured;
 pub mod dbus;
 pub mod doctor;
 pub mod env_file;
+pub mod events;
 pub mod exit;
+pub mod files;
 pub mod forward;
 pub mod group_limit;
+pub mod host_settings;
 pub mod json;
 pub mod listen_fds;
 pub mod local_stream;
@@ -50,6 +54,7 @@ pub mod nspawn;
 pub mod nspawn_run;
 pub mod ops;
 pub mod output;
+pub mod outputs;
 pub mod quantity;
 pub mod rlimit;
 pub mod settings;

@@ -49,6 +49,7 @@ keys! {
     INTERFACES = "interfaces", "INTERFACES";
     MACVLANS = "macvlans", "MACVLANS";
     RESOLV_CONF = "resolvConf", "COPY_RESOLV_CONF";
+    AUTO_START = "autoStart", "AUTO_START";
     EXTRA_FLAGS = "", "EXTRA_NSPAWN_FLAGS";
 }
 
@@ -136,6 +137,7 @@ impl Settings {
         both.join(PRIVATE_USERS, users, &mut document.private_users)?;
         let resolv_conf = conf.copy_resolv_conf.then_some(ResolvConfWord(ResolvConf::ReplaceHost));
         both.join(RESOLV_CONF, resolv_conf, &mut document.resolv_conf)?;
+        both.join(AUTO_START, conf.auto_start.then_some(true), &mut document.auto_start)?;
         both.links(INTERFACES, &conf.interfaces, &mut document.interfaces)?;
         both.links(MACVLANS, &conf.macvlans, &mut document.macvlans)?;
         both.forwards(&conf.host_port, &mut document.forward_ports)

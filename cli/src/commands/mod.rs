@@ -2,11 +2,17 @@
 
 mod boot;
 mod control;
+mod data;
 mod exec;
+mod inside;
+mod life;
 mod nspawn;
+mod observe;
 mod show;
 mod signals;
 mod start;
+mod tools;
+mod update;
 
 use runtime::HostPaths;
 
@@ -31,6 +37,34 @@ pub fn dispatch(invocation: Invocation) -> u8 {
     // Directories and files of ours have the permissions we give them, whatever shell we come from.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let result = match invocation.command {
+        Command::Create(args) => life::create(&args, &paths, &out),
+        Command::Destroy(args) => life::destroy(&args, &paths, &out),
+        Command::ShowIp(args) => life::show_ip(&args, &paths, &out),
+        Command::ShowHostKey(args) => life::show_host_key(&args, &paths, &out),
+        Command::Update(args) => update::update(&args, &invocation.global, &paths, &out),
+        Command::Rollback(args) => update::rollback(&args, &invocation.global, &paths, &out),
+        Command::Generations(args) => update::generations(&args, &paths, &out),
+        Command::Diff(args) => update::diff(&args, &paths, &out),
+        Command::Reload(args) => update::reload(&args, &paths, &out),
+        Command::Restart(args) => start::restart(&args, &invocation.global, &paths, &out),
+        Command::Terminate(args) => start::terminate(&args, &paths, &out),
+        Command::Autostart(args) => start::autostart(&args, &invocation.global, &paths, &out),
+        Command::Pause(args) => inside::pause(&args, &paths, &out),
+        Command::Resume(args) => inside::resume(&args, &paths, &out),
+        Command::Set(args) => inside::set(&args, &paths, &out),
+        Command::Login(args) => inside::login(&args, &paths, &out),
+        Command::RootLogin(args) => inside::root_login(&args, &paths, &out),
+        Command::Logs(args) => inside::logs(&args, &paths, &out),
+        Command::Top(args) => observe::top(&args, &paths, &out),
+        Command::Events(args) => observe::events(&args, &paths, &out),
+        Command::Stats(args) => observe::stats(&args, &paths, &out),
+        Command::Inspect(args) => observe::inspect(&args, &paths, &out),
+        Command::Metrics(args) => observe::metrics(&args, &paths, &out),
+        Command::Cp(args) => data::cp(&args, &paths, &out),
+        Command::Export(args) => data::export(&args, &paths, &out),
+        Command::Import(args) => data::import(&args, &paths, &out),
+        Command::Completions(args) => tools::completions(&args, &out),
+        Command::Man(args) => tools::man(&args, &out),
         Command::Boot(args) => boot::boot(&args, &paths, &out),
         Command::Run(args) => boot::run(&args, &paths, &out),
         Command::Start(args) => start::start(&args, &invocation.global, &paths, &out),
@@ -53,4 +87,9 @@ pub fn dispatch(invocation: Invocation) -> u8 {
 
 fn printed(result: std::io::Result<()>) -> std::result::Result<(), Error> {
     result.map_err(|error| Error::Other(format!("cannot write to stdout: {error}")))
+}
+
+/// What is being built says so.
+fn missing(what: &str) -> Result {
+    Err(Error::Other(format!("cannot do {what}: this version of nixrun does not have it yet")))
 }

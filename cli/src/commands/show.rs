@@ -9,7 +9,7 @@ use crate::args::{Format, PlanArgs, SchemaArgs, StatusArgs};
 use crate::ops::{self, BootOptions, Error, Listed, Phase, Planned};
 use crate::output::Output;
 use crate::settings::SettingsError;
-use crate::{doctor, exit, json};
+use crate::{doctor, exit, json, outputs};
 
 pub(super) fn list(format: Format, paths: &HostPaths, out: &Output) -> Result {
     let all = ops::list(paths)?;
@@ -88,6 +88,17 @@ pub(super) fn plan(args: &PlanArgs, paths: &HostPaths, out: &Output) -> Result {
 }
 
 pub(super) fn schema(args: &SchemaArgs, paths: &HostPaths, out: &Output) -> Result {
+    if let Some(command) = &args.of {
+        let schema = outputs::schema_of(command).ok_or_else(|| {
+            let known: Vec<&str> = outputs::commands().collect();
+            Error::Other(format!(
+                "there is no schema of {command:?}; there are those of {}",
+                known.join(", ")
+            ))
+        })?;
+        printed(out.json(&schema))?;
+        return Ok(exit::SUCCESS);
+    }
     let Some(file) = &args.check else {
         printed(out.json(&json::schema()))?;
         return Ok(exit::SUCCESS);

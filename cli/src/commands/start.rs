@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use runtime::{Console, HostPaths};
 
 use super::Result;
-use crate::args::{Global, StartArgs};
+use crate::args::{AutostartArgs, Global, RestartArgs, StartArgs, TerminateArgs};
 use crate::exit;
 use crate::ops::{self, BootOptions, Error, Planned};
 use crate::output::Output;
@@ -156,6 +156,23 @@ fn last_line(log: &std::path::Path) -> String {
     let line = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("its log is empty");
     // The container wrote it: no escape sequence of its goes to the administrator's terminal.
     line.strip_prefix("nixrun: ").unwrap_or(line).replace(char::is_control, "")
+}
+
+pub(super) fn restart(_args: &RestartArgs, _global: &Global, _paths: &HostPaths, _out: &Output) -> Result {
+    super::missing("restart")
+}
+
+pub(super) fn terminate(_args: &TerminateArgs, _paths: &HostPaths, _out: &Output) -> Result {
+    super::missing("terminate")
+}
+
+pub(super) fn autostart(
+    _args: &AutostartArgs,
+    _global: &Global,
+    _paths: &HostPaths,
+    _out: &Output,
+) -> Result {
+    super::missing("autostart")
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use super::values::{
     AbsolutePath, Access, Bytes, Capability, ConsoleWord, Count, CpuNumber, CpuTime, CredentialName,
     DeviceName, ForwardToWord, Hostname, IdsWord, Ipv4Host, Ipv4Local, Ipv6Host, Ipv6Local, JournalWord,
     Limit, LimitName, Link, LinkPair, ListenAddress, Mac, MachineId, NatValue, NumberList, OwnershipWord,
-    PersonalityWord, ProtocolWord, ResolvConfWord, Signal, Source, SystemCall, Text, TimezoneWord,
-    TmpfsMount, User, UsersValue, VariableName, VolatileWord, WritableWord, Zone,
+    PersonalityWord, ProtocolWord, ResolvConfWord, RestartWord, Signal, Source, SystemCall, Text,
+    TimezoneWord, TmpfsMount, User, UsersValue, VariableName, VolatileWord, WritableWord, Zone,
 };
 
 /// The configuration of one container, `/etc/nixrun/NAME.json`. A key that is absent, or null, is not set.
@@ -54,6 +54,18 @@ pub struct Document {
     pub personality: Option<PersonalityWord>,
     /// What /dev/console is connected to; `--console` of the command line wins.
     pub console: Option<ConsoleWord>,
+
+    // The life.
+    /// Started with the host, by `nixrun autostart` (AUTO_START).
+    pub auto_start: Option<bool>,
+    /// Containers that are started before this one, which is not started without them.
+    pub requires: Option<Vec<Hostname>>,
+    /// When it is started again after its end, if it was not asked to end; a systemd unit has its own Restart= for that.
+    pub restart: Option<RestartWord>,
+    /// Seconds that it may take to become ready; 60 when not set, `--timeout` of the command line wins.
+    #[serde(deserialize_with = "within::<_, _, 1, 86400>")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub start_timeout: Option<u32>,
 
     // The root.
     /// Host path of the root directory, or of the image; /var/lib/nixos-containers/NAME when not set.

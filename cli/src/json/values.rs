@@ -227,6 +227,21 @@ words!(
     /// What of the root is forgotten at the end.
     VolatileWord(Volatile): "no" => Volatile::No, "yes" => Volatile::Yes, "state" => Volatile::State,
     "overlay" => Volatile::Overlay);
+/// When a container is started again after an end that nobody asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Restart {
+    /// When it reboots itself, and else not.
+    #[default]
+    No,
+    /// When it failed, too, or its nixrun was killed.
+    OnFailure,
+    /// Whenever it ends.
+    Always,
+}
+words!(
+    /// When a container is started again after an end that nobody asked for: `no` when it reboots itself only,
+    /// `on-failure` when it failed, too, or its nixrun was killed, `always` whenever it ends.
+    RestartWord(Restart): "no" => Restart::No, "on-failure" => Restart::OnFailure, "always" => Restart::Always);
 words!(
     /// How the root's files come to belong to the container's users.
     OwnershipWord(Ownership): "off" => Ownership::Off, "map" => Ownership::Map, "chown" => Ownership::Chown,

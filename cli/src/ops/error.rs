@@ -30,6 +30,9 @@ pub enum Error {
     /// From asking systemd for a scope.
     #[error(transparent)]
     Scope(#[from] crate::dbus::scope::ScopeError),
+    /// From the settings of the host.
+    #[error(transparent)]
+    HostSettings(#[from] crate::host_settings::HostSettingsError),
     /// What the operations here find themselves.
     #[error("{0}")]
     Other(String),

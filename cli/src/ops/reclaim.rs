@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use netsetup::Resource;
 use runtime::instance::{self, Instance, Record, RootLock};
 use runtime::{CgroupPlan, HostPaths, OnHost};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::error::{Error, Result};
@@ -29,7 +30,7 @@ pub(super) fn ids_record(lock: &Path) -> Record {
 pub(super) const MACHINE: &str = "machine";
 
 /// A container that was cleaned up after.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Reclaimed {
     /// Its name.
     pub name: String,

@@ -4,13 +4,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use runtime::instance::{self, Found};
 use runtime::{HostPaths, cgroup_processes};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::error::{Error, Result};
 use crate::{configured, nearest};
 
 /// Where a container is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Configured, and not running.
@@ -24,7 +25,7 @@ pub enum Phase {
 }
 
 /// A container, for `list` and `status`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Listed {
     /// Its name.
     pub name: String,

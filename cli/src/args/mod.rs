@@ -4,12 +4,27 @@
 //! a third of the system calls of a launch, so [`parse`] builds only the definition of the command that the first
 //! argument names. Help, errors, and options before the command go through the full definition.
 
+mod data;
+mod inside;
+mod life;
+mod observe;
+mod tools;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use netsetup::{Forward, Nat};
 use runtime::{CapSet, Console, Mount};
+
+pub use data::{CpArgs, ExportArgs, ImportArgs};
+pub use inside::{LoginArgs, LogsArgs, ShowHostKeyArgs, ShowIpArgs};
+pub use life::{
+    AutostartArgs, CreateArgs, DestroyArgs, DiffArgs, GenerationsArgs, PauseArgs, ReloadArgs, RestartArgs,
+    ResumeArgs, RollbackArgs, SetArgs, SourceArgs, TerminateArgs, UpdateArgs,
+};
+pub use observe::{EventsArgs, InspectArgs, MetricsArgs, StatsArgs, TopArgs};
+pub use tools::{CompletionsArgs, DoctorArgs, ManArgs, ReclaimArgs, SchemaArgs};
 
 use crate::systemd_nspawn::PROGRAM;
 use crate::{exit, group_limit, nspawn};
@@ -51,6 +66,12 @@ pub struct Global {
 /// The commands.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
+    /// Make a NixOS container, with addresses of its own from the pool.
+    Create(Box<CreateArgs>),
+    /// Give a container a new system, and activate it in the container if that runs.
+    Update(Box<UpdateArgs>),
+    /// Remove a container: its configuration, its profile and its root directory.
+    Destroy(DestroyArgs),
     /// Boot a configured NixOS container and stay with it until it ends.
     Boot(BootArgs),
     /// Run a command, or the init, of any root directory in a container.
@@ -59,6 +80,20 @@ pub enum Command {
     Start(StartArgs),
     /// Shut a running container down and wait until it is gone.
     Stop(StopArgs),
+    /// Shut a container down and start it again.
+    Restart(RestartArgs),
+    /// End every process of a container at once.
+    Terminate(TerminateArgs),
+    /// Activate the container's present system in it, without a restart.
+    Reload(ReloadArgs),
+    /// Start every container that is to be started with the host, those that others need first.
+    Autostart(AutostartArgs),
+    /// Freeze every process of a container.
+    Pause(PauseArgs),
+    /// Let a paused container go on.
+    Resume(ResumeArgs),
+    /// Change settings of a container, at once and for good.
+    Set(SetArgs),
     /// End a container at once, or send a signal to its PID 1.
     Kill(KillArgs),
     /// List the configured and the running containers.
@@ -67,6 +102,38 @@ pub enum Command {
     Status(StatusArgs),
     /// Run a command inside a running container.
     Exec(ExecArgs),
+    /// Log in to a running container, as its users do.
+    Login(LoginArgs),
+    /// Get a shell of root in a running container.
+    RootLogin(LoginArgs),
+    /// Print the container's address.
+    ShowIp(ShowIpArgs),
+    /// Print the public key of the container's SSH server.
+    ShowHostKey(ShowHostKeyArgs),
+    /// Show what a container has logged: its journal, or its console where there is none.
+    Logs(LogsArgs),
+    /// Show what the running containers use, again and again.
+    Top(TopArgs),
+    /// Print what happens to containers, a JSON object a line, until interrupted.
+    Events(EventsArgs),
+    /// Show what one container uses.
+    Stats(StatsArgs),
+    /// Show everything about one container: configuration, plan, live state.
+    Inspect(InspectArgs),
+    /// Give measurements of all containers to Prometheus.
+    Metrics(MetricsArgs),
+    /// List the systems that a container has had.
+    Generations(GenerationsArgs),
+    /// Go back to an earlier system.
+    Rollback(RollbackArgs),
+    /// Show what two systems of a container differ in.
+    Diff(DiffArgs),
+    /// Copy files into a container or out of it.
+    Cp(CpArgs),
+    /// Write a container, its root directory and its configuration, into a file.
+    Export(ExportArgs),
+    /// Make a container from an exported file.
+    Import(ImportArgs),
     /// Print everything that booting a container would do, and change nothing.
     Plan(PlanArgs),
     /// Remove what a container left behind whose nixrun was killed.
@@ -78,6 +145,10 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Print the schema of /etc/nixrun/NAME.json, or check such a file.
     Schema(SchemaArgs),
+    /// Print a shell's completion script.
+    Completions(CompletionsArgs),
+    /// Write the manual pages.
+    Man(ManArgs),
 }
 
 /// Options of `nspawn`: systemd-nspawn's own, which clap does not read.
@@ -302,34 +373,8 @@ pub struct PlanArgs {
     pub words: Vec<OsString>,
 }
 
-/// Options of `reclaim`.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct ReclaimArgs {
-    /// The container; every one that no living nixrun holds when not given.
-    pub name: Option<String>,
-    /// Whom the output is for.
-    #[command(flatten)]
-    pub format: Format,
-}
-
-/// Options of `schema`.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct SchemaArgs {
-    /// Check FILE instead: say what is wrong with it by itself, or nothing.
-    #[arg(long, value_name = "FILE")]
-    pub check: Option<PathBuf>,
-}
-
-/// Options of `doctor`.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct DoctorArgs {
-    /// Whom the output is for.
-    #[command(flatten)]
-    pub format: Format,
-}
-
 /// Whom the output is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
 pub struct Format {
     /// Print JSON, for programs.
     #[arg(long)]
@@ -412,6 +457,9 @@ struct Only<A: Args> {
 /// The invocation, if `name` is a command and its arguments are right.
 fn parse_only(name: &str, args: &[OsString]) -> Option<Invocation> {
     match name {
+        "create" => only(args, |args| Command::Create(Box::new(args))),
+        "update" => only(args, |args| Command::Update(Box::new(args))),
+        "destroy" => only(args, Command::Destroy),
         "boot" => only(args, Command::Boot),
         "run" => only(args, |args| Command::Run(Box::new(args))),
         "start" => only(args, Command::Start),
@@ -424,6 +472,13 @@ fn parse_only(name: &str, args: &[OsString]) -> Option<Invocation> {
         "reclaim" => only(args, Command::Reclaim),
         "doctor" => only(args, Command::Doctor),
         "schema" => only(args, Command::Schema),
+        "restart" => only(args, Command::Restart),
+        "reload" => only(args, Command::Reload),
+        "set" => only(args, Command::Set),
+        "show-ip" => only(args, Command::ShowIp),
+        "logs" => only(args, Command::Logs),
+        "stats" => only(args, Command::Stats),
+        "metrics" => only(args, Command::Metrics),
         _ => None,
     }
 }

@@ -1,0 +1,39 @@
+//! What is being changed, as it is written down before the first step.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::Change;
+use crate::files;
+use crate::ops::{Error, Result};
+
+/// A change of several steps. Each kind says how it is completed or undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Intent {
+    /// Files that go: what was being made is undone by this, and what was being removed completed.
+    Remove {
+        /// Host paths.
+        files: Vec<PathBuf>,
+    },
+}
+
+impl Intent {
+    /// Completes or undoes it. May be called again after it was itself interrupted.
+    ///
+    /// # Errors
+    /// When a step fails; the intent stays then.
+    pub(super) fn recover(&self, name: &str, _change: &Change<'_>) -> Result<()> {
+        match self {
+            Intent::Remove { files } => files.iter().try_for_each(|file| {
+                files::remove(file).map_err(|error| {
+                    Error::Other(format!(
+                        "cannot remove {}, which an interrupted change of container {name} left: {error}",
+                        file.display()
+                    ))
+                })
+            }),
+        }
+    }
+}

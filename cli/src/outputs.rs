@@ -1,0 +1,40 @@
+//! What commands print with `--json`: the schema of each, for programs that read it. docs/schema/ has them as files; a
+//! key is added to an output, and never removed or given another meaning.
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema};
+
+use crate::{doctor, json, ops};
+
+/// Makes the schema of a type.
+type Of = fn() -> Schema;
+
+/// The commands with `--json`, and the type of what each prints.
+const OUTPUTS: &[(&str, Of)] = &[
+    ("doctor", schema::<Vec<doctor::Check>>),
+    ("list", schema::<Vec<ops::Listed>>),
+    ("reclaim", schema::<Vec<ops::Reclaimed>>),
+    ("status", schema::<ops::Listed>),
+];
+
+/// The schema of what `command` prints with `--json`: JSON Schema, draft 2020-12.
+#[must_use]
+pub fn schema_of(command: &str) -> Option<Schema> {
+    OUTPUTS.iter().find(|(name, _)| *name == command).map(|(_, schema)| schema())
+}
+
+/// The commands that have one, by name.
+pub fn commands() -> impl Iterator<Item = &'static str> {
+    OUTPUTS.iter().map(|(name, _)| *name)
+}
+
+fn schema<T: JsonSchema>() -> Schema {
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    settings.into_generator().into_root_schema_for::<T>()
+}
+
+/// The schema of /etc/nixrun/NAME.json.
+#[must_use]
+pub fn configuration() -> Schema {
+    json::schema()
+}

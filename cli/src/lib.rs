@@ -43,6 +43,7 @@ pub mod forward;
 pub mod group_limit;
 pub mod host_settings;
 pub mod json;
+pub mod life;
 pub mod listen_fds;
 pub mod local_stream;
 pub mod lookup;

@@ -49,7 +49,7 @@ impl JsonError {
         JsonError::Wrong { file: file.to_owned(), line: error.line(), column: error.column(), path, problem }
     }
 
-    pub(super) fn syntax(file: &Path, error: &serde_json::Error) -> JsonError {
+    pub(crate) fn syntax(file: &Path, error: &serde_json::Error) -> JsonError {
         let (line, column) = (error.line(), error.column());
         JsonError::Wrong {
             file: file.to_owned(),

@@ -33,6 +33,9 @@ pub enum Error {
     /// From the settings of the host.
     #[error(transparent)]
     HostSettings(#[from] crate::host_settings::HostSettingsError),
+    /// From settings by key.
+    #[error(transparent)]
+    Edit(#[from] crate::life::edit::EditError),
     /// What the operations here find themselves.
     #[error("{0}")]
     Other(String),

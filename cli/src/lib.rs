@@ -61,4 +61,5 @@ pub mod rlimit;
 pub mod settings;
 pub mod signals;
 pub mod systemd_nspawn;
+pub mod systems;
 pub mod unit_property;

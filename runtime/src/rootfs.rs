@@ -235,21 +235,30 @@ impl Root {
         }
     }
 
-    /// Puts a copy of a host file in the place of whatever file or symlink is there: `cp --remove-destination`. The
-    /// new file is made beside it and renamed, so that nobody inside reads half of it.
+    /// Puts a copy of a host file in the place of whatever file or symlink is there: `cp --remove-destination`.
     fn copy(&self, from: &Path, path: &Path) -> Result<(), Error> {
         let content = fs::read(from).doing(|| format!("read {}", from.display()))?;
+        self.write(path, &content)
+    }
+
+    /// Puts a file with this content, which everybody may read, in the place of whatever file or symlink is there, and
+    /// makes the directories above it. The new file is made beside it and renamed, so that nobody inside reads half
+    /// of it.
+    ///
+    /// # Errors
+    /// When the path leads out of the root, or the file cannot be written.
+    pub fn write(&self, path: &Path, content: &[u8]) -> Result<(), Error> {
         let parent = path.parent().unwrap_or(Path::new("/"));
         let name = path.file_name().unwrap_or_default();
         let directory = self.resolve(parent, libc::O_RDONLY | libc::O_DIRECTORY, Make::Directory(0o755))?;
         let temporary = PathBuf::from(format!(".{}.nixrun", name.to_string_lossy()));
-        let doing = || format!("copy {} to {} below {}", from.display(), path.display(), self.path.display());
+        let doing = || format!("write {} below {}", path.display(), self.path.display());
         let _ = nix::unistd::unlinkat(&directory, &temporary, UnlinkatFlags::NoRemoveDir);
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = nix::fcntl::openat(directory.as_fd(), &temporary, flags, Mode::from_bits_truncate(0o644))
             .doing(doing)?;
         self.give(&file).doing(doing)?;
-        File::from(file).write_all(&content).doing(doing)?;
+        File::from(file).write_all(content).doing(doing)?;
         nix::fcntl::renameat(&directory, &temporary, &directory, name)
             .inspect_err(|_| {
                 let _ = nix::unistd::unlinkat(&directory, &temporary, UnlinkatFlags::NoRemoveDir);

@@ -8,9 +8,9 @@ use runtime::{HostPaths, Personality};
 use super::BootError;
 use crate::lookup::lookup;
 use crate::settings::{self, Settings};
+pub(super) use crate::systems::STORE;
+use crate::systems::in_store;
 
-/// Where Nix keeps everything that is immutable.
-pub(super) const STORE: &str = "/nix/store";
 /// Where a container's own profiles are inside it; on the host, below `per-container/NAME` there.
 const PROFILES: &str = "/nix/var/nix/profiles";
 /// What boots when the settings name no `SYSTEM_PATH`: the container's own system profile, as seen inside.
@@ -87,15 +87,4 @@ fn personality(real: &Path, host: &HostPaths) -> Option<Personality> {
     }
     let kind = std::fs::read(host.join(real.join("system"))).ok()?;
     (kind.trim_ascii() == b"i686-linux").then_some(Personality::Compat)
-}
-
-/// Whether the path lies in a store path (`/nix/store/HASH-NAME`).
-fn in_store(path: &Path) -> bool {
-    let Ok(below) = path.strip_prefix(STORE) else { return false };
-    let Some(object) = below.iter().next().and_then(|o| o.to_str()) else { return false };
-    // A hash is 160 bits in Nix's base 32, without e, o, t and u (nix's libutil, nix32).
-    let base32 = |b: u8| b.is_ascii_digit() || (b.is_ascii_lowercase() && !b"eotu".contains(&b));
-    object
-        .split_once('-')
-        .is_some_and(|(hash, name)| hash.len() == 32 && hash.bytes().all(base32) && !name.is_empty())
 }

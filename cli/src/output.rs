@@ -49,6 +49,14 @@ impl Output {
         self.text(serde_json::to_string_pretty(value)?)
     }
 
+    /// Prints a value as JSON on a line of its own.
+    ///
+    /// # Errors
+    /// As of [`Output::json`].
+    pub fn json_line(&self, value: &impl Serialize) -> io::Result<()> {
+        self.text(serde_json::to_string(value)?)
+    }
+
     /// Prints rows under a header, cut to the width of the terminal if there is one.
     ///
     /// # Errors

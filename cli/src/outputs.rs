@@ -4,14 +4,15 @@
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
-use crate::{doctor, json, ops};
+use crate::{doctor, events, json, ops};
 
 /// Makes the schema of a type.
 type Of = fn() -> Schema;
 
-/// The commands with `--json`, and the type of what each prints.
+/// The commands that print JSON, and the type of what each prints; that of a line where they print lines.
 const OUTPUTS: &[(&str, Of)] = &[
     ("doctor", schema::<Vec<doctor::Check>>),
+    ("events", schema::<events::Event>),
     ("list", schema::<Vec<ops::Listed>>),
     ("reclaim", schema::<Vec<ops::Reclaimed>>),
     ("status", schema::<ops::Listed>),

@@ -13,7 +13,7 @@ use crate::args::{BootArgs, RunArgs};
 use crate::dbus::scope::Scope;
 use crate::ops::{self, BootOptions, Error, Planned, Request};
 use crate::output::Output;
-use crate::{exit, signals as names};
+use crate::{events, exit, signals as names};
 
 /// How long a container may take to shut down; systemd's own default for a service.
 const GRACE: Duration = Duration::from_secs(90);
@@ -96,6 +96,7 @@ pub(super) fn foreground(
         if outcome != Outcome::Rebooted || !manner.restart {
             return Ok(code);
         }
+        events::tell(paths, &name, events::Kind::Restarted, None);
         // An init that does nothing but reboot must not take the host's time.
         std::thread::sleep(RESTART_INTERVAL.saturating_sub(begun.elapsed()));
     }
@@ -178,6 +179,9 @@ fn report(name: &str, event: &Event, notify: Option<&HostNotify>, out: &Output) 
             tell("STOPPING=1");
         }
         Event::Warning(sentence) => out.warning(sentence),
+        Event::OomKilled(count) => out.warning(format_args!(
+            "the kernel killed {count} processes of container {name} for want of memory"
+        )),
         Event::Killing => out.note(format_args!("Killing container {name}.")),
         _ => {}
     }

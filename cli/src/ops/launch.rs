@@ -17,6 +17,7 @@ use super::registration::Companion;
 use super::scope::{self, UnitPlan};
 use super::{net_paths, reclaim};
 use crate::dbus::scope::Scope;
+use crate::events::{self, Kind};
 use crate::machined::Machine;
 use crate::unit_property::UnitProperty;
 
@@ -302,6 +303,11 @@ impl Running {
         on_event: impl FnMut(Event) + Send,
     ) -> Result<Finished> {
         let (instance, mut state) = (&self.instance, self.state);
+        let name = state.name.clone();
+        events::tell(paths, &name, Kind::Started, None);
+        if state.ready {
+            events::tell(paths, &name, Kind::Ready, None);
+        }
         let on_event = Mutex::new(on_event);
         let tell = |event| (on_event.lock().unwrap_or_else(PoisonError::into_inner))(event);
         let companion = Companion { machine: self.machine, scope, stopper: self.supervisor.stopper(), paths };
@@ -312,17 +318,37 @@ impl Running {
                     // Only `list` would show it late.
                     let _ = instance.publish(&state);
                 }
+                announce(&name, &event, paths);
                 tell(event);
             })
         });
         let network = self.network.take().map(|network| network.teardown(self.wait_for_links));
-        let end = end?;
+        let end = match end {
+            Ok(end) => end,
+            Err(error) => {
+                events::tell(paths, &name, Kind::Exited, Some(&error.to_string()));
+                return Err(error.into());
+            }
+        };
         let mut cleanup: Vec<Error> = end.cleanup.into_iter().map(Error::from).collect();
         cleanup.extend(network.and_then(std::result::Result::err).map(Error::from));
         // With something left behind the journal stays, for reclaim.
         if cleanup.is_empty() {
             self.instance.release();
         }
+        // Whoever hears of it can start the container again.
+        events::tell(paths, &name, Kind::Exited, Some(&events::ended(end.outcome)));
         Ok(Finished { outcome: end.outcome, cleanup })
+    }
+}
+
+/// Tells those who listen what else happened to the container.
+fn announce(name: &str, event: &Event, paths: &HostPaths) {
+    match event {
+        Event::Ready => events::tell(paths, name, Kind::Ready, None),
+        Event::OomKilled(count) => {
+            events::tell(paths, name, Kind::Oom, Some(&format!("{count} killed")));
+        }
+        _ => {}
     }
 }

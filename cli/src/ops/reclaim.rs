@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::error::{Error, Result};
 use super::{net_paths, root_of};
-use crate::machined;
+use crate::{events, machined};
 
 /// Journal records with a [`CgroupPlan`].
 pub(super) const CGROUP: &str = "cgroup";
@@ -91,6 +91,9 @@ pub(super) fn leftovers(instance: &mut Instance, name: &str, paths: &HostPaths) 
     match first_error {
         Some(error) => Err(error),
         None => {
+            if !instance.leftover().is_empty() {
+                events::tell(paths, name, events::Kind::Exited, Some("its nixrun was killed"));
+            }
             instance.forget()?;
             Ok(removed)
         }

@@ -1,6 +1,7 @@
 //! A running container: one poll loop over its process, the notify socket, the console and the caller's signals.
 
 mod console;
+mod memory;
 mod notify;
 mod stop;
 mod terminal;
@@ -30,6 +31,7 @@ use crate::prepare::Prepared;
 use crate::sys::process::Ended;
 use crate::users::Users;
 use console::Forward;
+use memory::OomKills;
 use stop::Stop;
 
 /// How a container ended.
@@ -80,6 +82,8 @@ pub enum Event {
     NotListening(i32),
     /// The container did not shut down in time, or was asked to twice: it is being killed.
     Killing,
+    /// The kernel killed so many processes of the container for want of memory.
+    OomKilled(u64),
     /// Something beside the container failed, which runs on: one sentence. For those who do something beside it; the
     /// supervisor itself does not say it.
     Warning(String),
@@ -216,8 +220,9 @@ impl Supervisor {
         let console = self.console.as_ref().filter(|_| self.mode != Console::Passive);
         let mut forward = Forward::new(console, self.mode == Console::Interactive, attached)?;
         let mut stop = Stop::new(self.stop_signal, attached.grace, self.init);
+        let mut oom = OomKills::of(self.cgroup.path());
         loop {
-            let ready = self.poll(attached, &forward, stop.timeout())?;
+            let ready = self.poll(attached, &forward, oom.as_ref(), stop.timeout())?;
             if let Some(signals) = attached.signals.filter(|_| ready.signal) {
                 self.take_signals(signals, &mut stop, &forward);
             }
@@ -226,6 +231,14 @@ impl Supervisor {
             }
             if let Some(socket) = self.notify.as_ref().filter(|_| ready.notify) {
                 notify::receive(socket, self.launched.pid(), &mut on_event);
+            }
+            if let Some(kills) = oom.as_mut().filter(|_| ready.oom) {
+                match kills.new_ones() {
+                    Some(0) => {}
+                    Some(count) => on_event(Event::OomKilled(count)),
+                    // It would be ready for ever.
+                    None => oom = None,
+                }
             }
             forward.transfer();
             if forward.escaped() {
@@ -253,6 +266,7 @@ impl Supervisor {
         &self,
         attached: &Attached<'_>,
         forward: &Forward<'_>,
+        oom: Option<&OomKills>,
         timeout: PollTimeout,
     ) -> Result<Ready, Error> {
         let mut fds = Vec::with_capacity(8);
@@ -260,6 +274,7 @@ impl Supervisor {
         let stop = add(&mut fds, Some(self.stopper.0.as_fd()), PollFlags::POLLIN);
         let signal = add(&mut fds, attached.signals.map(AsFd::as_fd), PollFlags::POLLIN);
         let notify = add(&mut fds, self.notify.as_ref().map(AsFd::as_fd), PollFlags::POLLIN);
+        let oom = add(&mut fds, oom.map(AsFd::as_fd), PollFlags::POLLPRI);
         for (fd, flags) in forward.interest().into_iter().flatten() {
             add(&mut fds, Some(fd), flags);
         }
@@ -270,7 +285,7 @@ impl Supervisor {
         let is = |index: Option<usize>| {
             index.and_then(|i| fds.get(i)).and_then(PollFd::revents).is_some_and(|events| !events.is_empty())
         };
-        Ok(Ready { ended: is(ended), stop: is(stop), signal: is(signal), notify: is(notify) })
+        Ok(Ready { ended: is(ended), stop: is(stop), signal: is(signal), notify: is(notify), oom: is(oom) })
     }
 
     fn take_signals(&self, signals: &SignalFd, stop: &mut Stop, forward: &Forward<'_>) {
@@ -298,6 +313,7 @@ struct Ready {
     stop: bool,
     signal: bool,
     notify: bool,
+    oom: bool,
 }
 
 /// Adds a descriptor to be polled, if there is one, and says where.

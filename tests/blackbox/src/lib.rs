@@ -12,6 +12,7 @@ mod container;
 mod elf;
 mod host;
 mod inject;
+mod json;
 mod probe_root;
 mod pty;
 mod snapshot;

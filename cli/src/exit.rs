@@ -28,7 +28,8 @@ Exit codes:
   128+N  exec: the command was ended by signal N.
   133    boot and run in a systemd unit: the container asked for a reboot.
   other  boot and run: what PID 1 exited with (its own 133 becomes 1, as with systemd-nspawn).
-         exec: what the command exited with.";
+         exec: what the command exited with.
+What is said of exec is true of run NAME, login and root-login, too.";
 
 /// The code for a PID 1 that exited by itself: its own, but for 133, which only a reboot may mean.
 #[must_use]

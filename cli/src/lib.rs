@@ -45,6 +45,7 @@ pub mod host_settings;
 pub mod json;
 pub mod life;
 pub mod listen_fds;
+pub mod live;
 pub mod local_stream;
 pub mod lookup;
 pub mod machined;

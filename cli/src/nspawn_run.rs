@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use netsetup::{NetworkConfig, Veth};
-use runtime::{CapSet, Console, ContainerConfig, HostPaths, Mount, Network, Payload};
+use runtime::{CapSet, Console, ContainerConfig, HostPaths, Mount, Network, Payload, Program};
 
 use crate::args::{RunArgs, RunNetwork};
 use crate::configured::{self, FindError};
@@ -38,6 +38,9 @@ pub enum RunError {
         /// The root.
         root: PathBuf,
     },
+    /// There is nothing to make a container of.
+    #[error("cannot run a container without a root; name it with -D or -i")]
+    NoRoot,
     /// Options contradict each other.
     #[error("cannot use {option}: {problem}")]
     Option {
@@ -65,13 +68,28 @@ pub fn to_configs(
         configured::check_name(hostname)?;
     }
     let network = network(&name, &args.network)?;
-    let root = root_directory(&args.directory)?;
+    let root = match (&args.directory, &args.image) {
+        (Some(directory), _) => root_directory(directory)?,
+        (None, Some(image)) => root_image(image)?,
+        // Not by way of the command line.
+        (None, None) => return Err(RunError::NoRoot),
+    };
+    let is_image = args.directory.is_none();
     let is_init = args.command.is_empty();
-    let argv = if is_init { vec![find_init(&root)?.into()] } else { args.command.clone() };
+    let program = match is_init {
+        // What is on an image is seen once it is mounted.
+        true if is_image => Program::Init,
+        _ => Program::Command,
+    };
+    let argv = match program {
+        Program::Command if is_init => vec![find_init(&root)?.into()],
+        _ => args.command.clone(),
+    };
     let env = args.setenv.iter().map(SetEnv::resolve).collect();
 
-    let mut container =
-        ContainerConfig::new(&name, root, Payload { env, cwd: args.chdir.clone(), ..Payload::new(argv) });
+    let payload = Payload { program, env, cwd: args.chdir.clone(), ..Payload::new(argv) };
+    let mut container = ContainerConfig::new(&name, root, payload);
+    container.root.image = is_image;
     container.hostname = args.hostname.clone();
     container.uuid = args.uuid;
     container.network = if network.is_some() { Network::Private } else { Network::Host };
@@ -95,6 +113,16 @@ fn root_directory(path: &Path) -> Result<PathBuf, RunError> {
         return Err(failed(io::Error::from(io::ErrorKind::NotADirectory)));
     }
     Ok(root)
+}
+
+/// The file or block device behind the path.
+fn root_image(path: &Path) -> Result<PathBuf, RunError> {
+    let failed = |source| RunError::Root { path: path.to_owned(), source };
+    let image = path.canonicalize().map_err(failed)?;
+    if image.is_dir() {
+        return Err(failed(io::Error::from(io::ErrorKind::IsADirectory)));
+    }
+    Ok(image)
 }
 
 fn find_init(root: &Path) -> Result<&'static str, RunError> {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use netsetup::Nat;
 use nixrun::args::{self, Command, Invocation};
 use runtime::Console;
@@ -41,6 +41,8 @@ fn both_ways_agree() {
         "nixrun run -D /r -E A=1 -E B --chdir /tmp --bind /a:/b --bind-ro /c --tmpfs /d:size=1m --hostname h \
          --capability CAP_NET_ADMIN,CAP_SYS_TIME --drop-capability all --kill-signal SIGRTMIN+3 \
          --notify-ready=yes --console interactive -- sh -c -- x",
+        "nixrun run -i /r.raw",
+        "nixrun run -q web -- sh -c -- x",
         "nixrun start web --timeout 5",
         "nixrun stop web",
         "nixrun kill -s HUP web",
@@ -52,7 +54,10 @@ fn both_ways_agree() {
         "nixrun reclaim web --json",
         "nixrun doctor -vv",
     ] {
-        let full = Invocation::try_parse_from(words(line)).unwrap_or_else(|e| panic!("{line}: {e}"));
+        // An option of every command before its name: the long way.
+        let (program, rest) = line.split_once(' ').unwrap();
+        let mut full = parse(&format!("{program} --host-root /x {rest}"));
+        full.global.host_root = parse(line).global.host_root;
         assert_eq!(parse(line), full, "{line}");
     }
 }
@@ -102,6 +107,14 @@ fn everything_behind_the_command_belongs_to_it() {
         let Command::Run(run) = parse(line).command else { panic!() };
         assert_eq!(run.command, ["ls", "-D", "x", "--help"], "{line}");
     }
+    // Whatever it is, once a `--` says where it begins.
+    let Command::Run(run) = parse("nixrun run -D /r -- web -- true").command else { panic!() };
+    assert_eq!((run.inside, run.command), (None, ["web", "--", "true"].map(OsString::from).to_vec()));
+    for line in ["nixrun run web -- ls -v --json", "nixrun run web ls -v --json"] {
+        let Command::Run(run) = parse(line).command else { panic!() };
+        assert_eq!(run.inside.as_deref(), Some("web"), "{line}");
+        assert_eq!(run.command, ["ls", "-v", "--json"], "{line}");
+    }
     for line in ["nixrun exec web sh -c -v", "nixrun exec web -- sh -c -v"] {
         let Command::Exec(exec) = parse(line).command else { panic!() };
         assert_eq!(exec.command, ["sh", "-c", "-v"], "{line}");
@@ -119,7 +132,14 @@ fn wrong_lines_are_refused_with_advice() {
         ("nixrun boot web --console tty", "expected interactive, read-only or pipe"),
         ("nixrun boot web --nat a/b", "expected a link's name"),
         ("nixrun boot -q -v web", "cannot be used with"),
-        ("nixrun run true", "--directory <DIR>"),
+        ("nixrun run", "run NAME -- COMMAND"),
+        ("nixrun run web", "run NAME -- COMMAND"),
+        ("nixrun run web --", "run NAME -- COMMAND"),
+        ("nixrun run -- true", "-D DIR or -i IMAGE"),
+        ("nixrun run -D /r web -- true", "\"web\" of one that runs cannot be used together"),
+        ("nixrun run -i /r web -- true", "cannot be used together"),
+        ("nixrun run -D /r -i /r true", "cannot be used with"),
+        ("nixrun run -M a web -- true", "are those of a new container"),
         ("nixrun run -D /r -p 0", "expected [tcp:|udp:|sctp:]"),
         ("nixrun run -D /r --bind a", "expected an absolute path"),
         ("nixrun run -D /r --bind /a:/b:ro", "in place of the option"),

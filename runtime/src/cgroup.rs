@@ -105,6 +105,15 @@ impl Cgroup {
         bpf::attach_device_filter(self.payload(), program.as_fd()).doing(doing)
     }
 
+    /// Lets the container's processes go on if they are frozen.
+    pub(crate) fn thaw(&self) {
+        let file = self.plan.payload.join("cgroup.freeze");
+        // A write to the file costs more than a look.
+        if fs::read_to_string(&file).is_ok_and(|text| text.trim() != "0") {
+            let _ = fs::write(&file, "0");
+        }
+    }
+
     /// Kills every process of the container and removes its groups.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod data;
 mod inside;
 mod life;
 mod observe;
+mod run;
 mod tools;
 
 use std::ffi::OsString;
@@ -74,7 +75,7 @@ pub enum Command {
     Destroy(DestroyArgs),
     /// Boot a configured NixOS container and stay with it until it ends.
     Boot(BootArgs),
-    /// Run a command, or the init, of any root directory in a container.
+    /// Run a command in a running container, as root after a login; or, with -D or -i, in a new one of any root.
     Run(Box<RunArgs>),
     /// Boot a configured NixOS container in the background; return when it is ready.
     Start(StartArgs),
@@ -176,7 +177,7 @@ pub struct BootArgs {
 }
 
 /// Who translates the container's addresses.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct NatArg {
     /// Translate private addresses on their way out of the host: through any link (auto), not at all, or through
     /// LINK only; what the configuration says when not given, and else auto.
@@ -185,7 +186,7 @@ pub struct NatArg {
 }
 
 /// What the container's console is connected to.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct ConsoleArg {
     /// Connect the console with our stdin and stdout, with stdout alone, or not at all; interactive on a
     /// terminal, else read-only.
@@ -193,12 +194,21 @@ pub struct ConsoleArg {
     pub console: Option<Console>,
 }
 
-/// Options of `run`, called as systemd-nspawn calls them.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
+/// Options of `run`, called as systemd-nspawn calls them; without -D and -i the first word is a container that runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(
+    override_usage = "nixrun run NAME -- COMMAND...\n       nixrun run <-D DIR|-i IMAGE> [OPTIONS] [--] [COMMAND...]"
+)]
 pub struct RunArgs {
-    /// The directory that becomes the root.
+    /// The container to run the command in; the options below are for new ones.
+    #[arg(skip)]
+    pub inside: Option<String>,
+    /// The directory that becomes the root of a new container.
     #[arg(short = 'D', long, value_name = "DIR")]
-    pub directory: PathBuf,
+    pub directory: Option<PathBuf>,
+    /// The disk image, or block device, that becomes the root of a new container.
+    #[arg(short, long, value_name = "IMAGE", conflicts_with = "directory")]
+    pub image: Option<PathBuf>,
     /// Name of the container; made up when not given.
     #[arg(short = 'M', long, value_name = "NAME")]
     pub machine: Option<String>,
@@ -255,7 +265,7 @@ pub struct RunArgs {
 }
 
 /// The network of `run`: the host's, unless one of these is given.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct RunNetwork {
     /// A network of its own, with the loopback link only.
     #[arg(long)]
@@ -389,10 +399,15 @@ pub struct Format {
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, clap::Error> {
     let args: Vec<OsString> = args.into_iter().collect();
     let command = args.get(1).and_then(|name| name.to_str());
-    match command.and_then(|name| parse_only(name, &args[1..])) {
-        Some(invocation) => Ok(invocation),
-        None => Invocation::try_parse_from(args),
+    let mut invocation = match command.and_then(|name| parse_only(name, &args[1..])) {
+        Some(invocation) => invocation,
+        None => Invocation::try_parse_from(&args)?,
+    };
+    if let Command::Run(run) = &mut invocation.command {
+        run.settle(&args)
+            .map_err(|problem| clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, problem))?;
     }
+    Ok(invocation)
 }
 
 /// A call in the manner of systemd-nspawn.

@@ -32,7 +32,7 @@ pub(super) fn boot(args: &BootArgs, paths: &HostPaths, out: &Output) -> Result {
     foreground(&manner, paths, out, || ops::boot_request(&args.name, &options, console, paths))
 }
 
-/// A command's output goes where ours goes; a terminal gets a pty, so that job control works inside.
+/// A new container. A command's output goes where ours goes; a terminal gets a pty, so that job control works inside.
 pub(super) fn run(args: &RunArgs, paths: &HostPaths, out: &Output) -> Result {
     let console = if terminal() { Console::Interactive } else { Console::Pipe };
     let manner = Manner { restart: !in_unit(), talkative: false, grace: GRACE, announce: None };

@@ -121,6 +121,7 @@ fn phase(phase: Phase) -> &'static str {
         Phase::Stopped => "stopped",
         Phase::Starting => "starting",
         Phase::Running => "running",
+        Phase::Paused => "paused",
         Phase::Crashed => "crashed",
     }
 }

@@ -49,7 +49,8 @@ pub fn kill(name: &str, signal_number: Option<i32>, paths: &HostPaths) -> Result
     wait_for_cleanup(supervisor.as_fd(), name)
 }
 
-fn running(name: &str, paths: &HostPaths) -> Result<State> {
+/// The state of a container that runs.
+pub(crate) fn running(name: &str, paths: &HostPaths) -> Result<State> {
     instance::find(paths, name)
         .filter(|found| found.alive)
         .and_then(|found| found.state)

@@ -3,13 +3,15 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use runtime::HostPaths;
 use runtime::exec::Command;
+use runtime::instance::State;
 use runtime::supervisor::Attached;
 use runtime::sys::process::Ended;
-use runtime::{HostPaths, instance};
 
+use super::control::running;
 use super::error::{Error, Result};
-use super::show::not_running;
+use crate::live;
 
 /// What to run inside.
 #[derive(Debug, Clone)]
@@ -27,18 +29,25 @@ pub struct ExecRequest {
 }
 
 /// Where NixOS keeps programs, before the places of other systems.
-const PATH: &str = "/run/wrappers/bin:/root/.nix-profile/bin:/nix/var/nix/profiles/default/bin:\
+pub(super) const PATH: &str = "/run/wrappers/bin:/root/.nix-profile/bin:/nix/var/nix/profiles/default/bin:\
                     /run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Runs a command inside a running container, to its end.
 ///
 /// # Errors
-/// When the container does not run or the command cannot be executed.
+/// When the container does not run, is paused, or the command cannot be executed.
 pub fn exec(request: &ExecRequest, attached: &Attached<'_>, paths: &HostPaths) -> Result<Ended> {
-    let state = instance::find(paths, &request.name)
-        .filter(|found| found.alive)
-        .and_then(|found| found.state)
-        .ok_or_else(|| not_running(&request.name, paths))?;
+    exec_in(&running(&request.name, paths)?, request, attached)
+}
+
+/// The same in the container with this state.
+pub(super) fn exec_in(state: &State, request: &ExecRequest, attached: &Attached<'_>) -> Result<Ended> {
+    if live::is_paused(&state.cgroup) {
+        return Err(Error::Other(format!(
+            "container {0} is paused, and so would be a command in it; let it go on with `nixrun resume {0}`",
+            state.name
+        )));
+    }
     let mut env: Vec<(OsString, OsString)> = vec![
         ("PATH".into(), PATH.into()),
         ("HOME".into(), "/root".into()),
@@ -58,5 +67,5 @@ pub fn exec(request: &ExecRequest, attached: &Attached<'_>, paths: &HostPaths) -
         cwd: request.cwd.clone().unwrap_or_else(|| PathBuf::from("/")),
         terminal: request.terminal,
     };
-    runtime::exec::run(&state, &command, attached).map_err(Error::from)
+    runtime::exec::run(state, &command, attached).map_err(Error::from)
 }

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::error::{Error, Result};
-use crate::{configured, nearest};
+use crate::{configured, live, nearest};
 
 /// Where a container is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -20,6 +20,8 @@ pub enum Phase {
     Starting,
     /// It is ready.
     Running,
+    /// Its processes are frozen; `nixrun resume` lets them go on.
+    Paused,
     /// Its supervisor was killed and something may be left; `nixrun reclaim` removes it.
     Crashed,
 }
@@ -58,7 +60,7 @@ pub struct Listed {
 /// # Errors
 /// When a directory cannot be read.
 pub fn list(paths: &HostPaths) -> Result<Vec<Listed>> {
-    let mut all: Vec<Listed> = instance::list(paths).into_iter().map(live).collect();
+    let mut all: Vec<Listed> = instance::list(paths).into_iter().map(listed).collect();
     for configured in configured::list(paths)? {
         match all.iter_mut().find(|listed| listed.name == configured.name) {
             Some(listed) => listed.configuration = Some(configured.file),
@@ -112,10 +114,11 @@ fn unknown(name: &str, all: &[Listed]) -> Error {
     Error::Other(format!("there is no container called {name:?}; {advice}"))
 }
 
-fn live(found: Found) -> Listed {
+fn listed(found: Found) -> Listed {
     let Found { name, alive, state } = found;
     let phase = match &state {
         _ if !alive => Phase::Crashed,
+        Some(state) if live::is_paused(&state.cgroup) => Phase::Paused,
         Some(state) if state.ready => Phase::Running,
         _ => Phase::Starting,
     };

@@ -221,6 +221,7 @@ impl Supervisor {
         let mut forward = Forward::new(console, self.mode == Console::Interactive, attached)?;
         let mut stop = Stop::new(self.stop_signal, attached.grace, self.init);
         let mut oom = OomKills::of(self.cgroup.path());
+        let mut thawed = false;
         loop {
             let ready = self.poll(attached, &forward, oom.as_ref(), stop.timeout())?;
             if let Some(signals) = attached.signals.filter(|_| ready.signal) {
@@ -228,6 +229,10 @@ impl Supervisor {
             }
             if ready.stop && self.stopper.0.read().is_ok() {
                 stop.request();
+            }
+            if stop.is_begun() && !std::mem::replace(&mut thawed, true) {
+                // What is frozen hears of no stop.
+                self.cgroup.thaw();
             }
             if let Some(socket) = self.notify.as_ref().filter(|_| ready.notify) {
                 notify::receive(socket, self.launched.pid(), &mut on_event);

@@ -58,6 +58,11 @@ impl Stop {
         }
     }
 
+    /// Whether somebody has asked.
+    pub(super) fn is_begun(&self) -> bool {
+        self.state != State::Running
+    }
+
     /// Somebody wants it killed at once.
     pub(super) fn kill(&mut self) {
         if self.state != State::Killed {

@@ -20,7 +20,6 @@ use runtime::{
 
 use self::system::STORE;
 use crate::configured::{self, FindError};
-use crate::lookup::lookup;
 use crate::settings::{self, Key, Settings};
 use crate::signals;
 
@@ -170,14 +169,15 @@ fn nixos(
         payload.env.push(("PRIVATE_NETWORK".into(), "1".into()));
     }
     let mut container = ContainerConfig::new(name, &root, payload);
-    container.preparation = preparation(name, &root, settings, host, notes);
+    container.preparation = preparation(name, &root, host);
     container.store = Some(Store::Whole(host.join(STORE)));
     container.mounts = nix_mounts(name, host, notes)?;
     container.security.personality = system.personality;
     container.integration.resolv_conf = match settings.document.resolv_conf {
-        // Copied by the preparation, which says what is wrong when there is none.
-        Some(word) if word.0 != ResolvConf::ReplaceHost => word.0,
-        _ => ResolvConf::Off,
+        Some(word) => word.0,
+        // As systemd-nspawn does, which knows no other default: with the host's network the host's name servers.
+        None if private => ResolvConf::Off,
+        None => ResolvConf::Follow,
     };
     container.stop_signal = signals::SIGRTMIN + 3;
     container.notify_ready = true;
@@ -242,13 +242,7 @@ fn root_directory(name: &str, settings: &Settings, host: &HostPaths) -> Result<P
 }
 
 /// What nixpkgs' start script makes before it starts systemd-nspawn.
-fn preparation(
-    name: &str,
-    root: &Path,
-    settings: &Settings,
-    host: &HostPaths,
-    notes: &mut Vec<String>,
-) -> Vec<Preparation> {
+fn preparation(name: &str, root: &Path, host: &HostPaths) -> Vec<Preparation> {
     let directory = |path: &str, mode| Preparation::Directory { path: path.into(), mode };
     let empty_file = |path: &str| Preparation::EmptyFile { path: path.into() };
     let mut steps = vec![
@@ -267,16 +261,6 @@ fn preparation(
             mode: 0o755,
         }),
     );
-    if settings.document.resolv_conf.is_some_and(|word| word.0 == ResolvConf::ReplaceHost) {
-        match lookup(host, Path::new("/etc/resolv.conf")) {
-            Ok(found) => steps
-                .push(Preparation::CopyFile { from: host.join(found.path), path: "/etc/resolv.conf".into() }),
-            Err(e) => notes.push(format!(
-                "{} is not copied into the container: {e}",
-                host.join("/etc/resolv.conf").display()
-            )),
-        }
-    }
     steps
 }
 

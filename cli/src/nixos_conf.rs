@@ -24,8 +24,8 @@ pub struct NixosConf {
     pub system_path: Option<PathBuf>,
     /// `FLAKE`: the flake that `nixos-container update` builds the system from.
     pub flake: Option<String>,
-    /// `COPY_RESOLV_CONF`: whether the host's `/etc/resolv.conf` is copied into the root.
-    pub copy_resolv_conf: bool,
+    /// `COPY_RESOLV_CONF`: whether the container has the host's name servers, if it is said.
+    pub copy_resolv_conf: Option<bool>,
     /// `PRIVATE_NETWORK`: whether the container has a network namespace of its own.
     pub private_network: bool,
     /// `HOST_BRIDGE`: the bridge that the host's end of the veth pair joins.
@@ -70,7 +70,7 @@ impl NixosConf {
         match key {
             "SYSTEM_PATH" => self.system_path = Some(absolute_path(value)?),
             "FLAKE" => self.flake = Some(value.to_owned()),
-            "COPY_RESOLV_CONF" => self.copy_resolv_conf = switch(value)?,
+            "COPY_RESOLV_CONF" => self.copy_resolv_conf = Some(switch(value)?),
             "PRIVATE_NETWORK" => self.private_network = switch(value)?,
             "HOST_BRIDGE" => self.host_bridge = Some(link_name(value)?),
             "HOST_PORT" => self.host_port = forwards(value)?,

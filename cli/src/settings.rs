@@ -135,8 +135,14 @@ impl Settings {
         let users =
             (conf.private_users != PrivateUsers::No).then(|| UsersValue(conf.private_users.namespace()));
         both.join(PRIVATE_USERS, users, &mut document.private_users)?;
-        let resolv_conf = conf.copy_resolv_conf.then_some(ResolvConfWord(ResolvConf::ReplaceHost));
-        both.join(RESOLV_CONF, resolv_conf, &mut document.resolv_conf)?;
+        let resolv_conf = match (conf.copy_resolv_conf, document.resolv_conf) {
+            // That it has the host's name servers, or not from there; the JSON may say how.
+            (Some(true), Some(ResolvConfWord(how))) if takes_over(how) => Some(how),
+            (Some(true), _) => Some(ResolvConf::ReplaceFollow),
+            (Some(false), None) => Some(ResolvConf::Off),
+            _ => None,
+        };
+        both.join(RESOLV_CONF, resolv_conf.map(ResolvConfWord), &mut document.resolv_conf)?;
         both.join(AUTO_START, conf.auto_start.then_some(true), &mut document.auto_start)?;
         both.links(INTERFACES, &conf.interfaces, &mut document.interfaces)?;
         both.links(MACVLANS, &conf.macvlans, &mut document.macvlans)?;
@@ -169,6 +175,11 @@ impl Settings {
         let parent = self.conf.as_ref().and_then(|conf| conf.file.parent()).and_then(Path::file_name);
         parent.is_some_and(|directory| directory == "containers")
     }
+}
+
+/// Whether this leaves the container with name servers of the host in any case.
+fn takes_over(mode: ResolvConf) -> bool {
+    !matches!(mode, ResolvConf::Off | ResolvConf::Delete | ResolvConf::Auto)
 }
 
 fn in_conf(conf: &NixosConf, key: &str) -> String {

@@ -10,7 +10,8 @@ use nixrun::nixos_boot::{self, Boot, BootError};
 use nixrun::nixos_conf;
 use nixrun::settings::Settings;
 use runtime::{
-    HostPaths, JournalLink, Mount, Network, Ownership, Personality, Preparation, Store, UserNamespace,
+    HostPaths, JournalLink, Mount, Network, Ownership, Personality, Preparation, ResolvConf, Store,
+    UserNamespace,
 };
 
 const SYSTEM: &str = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nixos-system-web-24.11";
@@ -93,9 +94,9 @@ fn a_container_on_the_hosts_network() {
         Preparation::EmptyFile { path: "/etc/machine-id".into() },
         host_directory("/nix/var/nix/profiles/per-container/web"),
         host_directory("/nix/var/nix/gcroots/per-container/web"),
-        Preparation::CopyFile { from: host.path("/etc/resolv.conf"), path: "/etc/resolv.conf".into() },
     ];
     assert_eq!(container.preparation, expected);
+    assert_eq!(container.integration.resolv_conf, ResolvConf::ReplaceFollow);
 
     let bind = |source: &str, target: &str, read_only| Mount::Bind {
         source: host.path(source).into(),
@@ -171,27 +172,26 @@ fn without_a_system_path_the_containers_profile_boots() {
 }
 
 #[test]
-fn links_are_followed_below_the_hosts_root_only() {
+fn name_servers_follow_the_hosts_where_the_network_is_its_or_the_conf_says_so() {
     let host = Host::new();
-    fs::remove_file(host.path("/etc/resolv.conf")).unwrap();
-    fs::create_dir_all(host.path("/run/resolve")).unwrap();
-    fs::write(host.path("/run/resolve/stub.conf"), "").unwrap();
-    symlink("../../../../../../run/resolve/stub.conf", host.path("/etc/resolv.conf")).unwrap();
-    let steps = host.boot(&with_system("COPY_RESOLV_CONF=1\n")).unwrap().container.preparation;
-    let from = host.path("/run/resolve/stub.conf");
-    assert_eq!(steps.last(), Some(&Preparation::CopyFile { from, path: "/etc/resolv.conf".into() }));
+    let private = "PRIVATE_NETWORK=1\nHOST_ADDRESS=10.1.0.1\nLOCAL_ADDRESS=10.1.0.2\n";
+    let mode = |conf: &str| host.boot(&with_system(conf)).unwrap().container.integration.resolv_conf;
+    for (conf, shared, own) in [
+        ("", ResolvConf::Follow, ResolvConf::Off),
+        ("COPY_RESOLV_CONF=0\n", ResolvConf::Off, ResolvConf::Off),
+        ("COPY_RESOLV_CONF=1\n", ResolvConf::ReplaceFollow, ResolvConf::ReplaceFollow),
+    ] {
+        assert_eq!((mode(conf), mode(&format!("{private}{conf}"))), (shared, own), "{conf}");
+    }
 }
 
 #[test]
 fn what_the_host_lacks_is_left_out_and_noted() {
     let host = Host::new();
     fs::remove_dir(host.path("/nix/var/nix/daemon-socket")).unwrap();
-    fs::remove_file(host.path("/etc/resolv.conf")).unwrap();
-    let boot = host.boot(&with_system("COPY_RESOLV_CONF=1\n")).unwrap();
+    let boot = host.boot(&with_system("")).unwrap();
     assert_eq!(boot.container.mounts.len(), 3);
-    assert!(!boot.container.preparation.iter().any(|s| matches!(s, Preparation::CopyFile { .. })));
     let notes = boot.notes.join("\n");
-    assert!(notes.contains("/etc/resolv.conf is not copied into the container: "), "{notes}");
     assert!(notes.contains("/nix/var/nix/daemon-socket does not exist"), "{notes}");
 }
 

@@ -51,7 +51,7 @@ fn what_the_module_writes_is_read_whole() {
     let conf = parse(DECLARATIVE);
     let store = "/nix/store/00000000000000000000000000000000-nixos-system-web-24.11";
     assert_eq!(conf.system_path.as_deref(), Some(Path::new(store)));
-    assert!(conf.copy_resolv_conf && conf.private_network && conf.auto_start);
+    assert!(conf.copy_resolv_conf == Some(true) && conf.private_network && conf.auto_start);
     assert_eq!(conf.host_bridge.as_deref(), Some("br0"));
     let ports: Vec<_> = conf.host_port.iter().map(|f| (f.host_port, f.container_port)).collect();
     assert_eq!(ports, [(8080, 80), (5353, 53), (443, 443)]);

@@ -22,6 +22,9 @@ fn both_files_may_say_the_same() {
         ("LOCAL_ADDRESS=10.0.0.2", r#"{"localAddress": "10.0.0.2/32"}"#),
         ("HOST_PORT=tcp:80:80", r#"{"forwardPorts": [{"hostPort": 80}]}"#),
         ("INTERFACES=eth1", r#"{"interfaces": ["eth1"]}"#),
+        ("COPY_RESOLV_CONF=1", r#"{"resolvConf": "replace-follow"}"#),
+        // That it has the host's name servers; the JSON says how.
+        ("COPY_RESOLV_CONF=1", r#"{"resolvConf": "follow"}"#),
         ("COPY_RESOLV_CONF=1", r#"{"resolvConf": "replace-host"}"#),
         ("COPY_RESOLV_CONF=0", r#"{"resolvConf": "copy-stub"}"#),
         ("PRIVATE_USERS=65536", r#"{"privateUsers": 65536}"#),

@@ -15,6 +15,7 @@ use nix::sys::resource::Resource;
 use serde::Serialize;
 
 pub use self::asked::{AskedFacts, Controllers, Driver, Node};
+pub(crate) use shared::find;
 pub use shared::{Localtime, Resolved, SharedFiles};
 
 use crate::caps::CapSet;

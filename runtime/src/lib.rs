@@ -57,6 +57,7 @@ pub mod nearest;
 mod passwd;
 mod plan;
 mod prepare;
+pub mod resolver;
 pub mod rootfs;
 pub mod seccomp;
 pub mod supervisor;

@@ -179,7 +179,8 @@ pub struct Document {
     pub resources: Option<Resources>,
 
     // The host.
-    /// The container's /etc/resolv.conf; COPY_RESOLV_CONF=1 is `replace-host`.
+    /// The container's /etc/resolv.conf; COPY_RESOLV_CONF=1 is `replace-follow` where the JSON does not say how. With the
+    /// host's network a NixOS container has `follow` when nothing is said. docs/dns.md has what each does.
     pub resolv_conf: Option<ResolvConfWord>,
     /// The container's /etc/localtime.
     pub timezone: Option<TimezoneWord>,

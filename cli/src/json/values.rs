@@ -261,7 +261,8 @@ words!(
     "replace-host" => ResolvConf::ReplaceHost, "replace-static" => ResolvConf::ReplaceStatic,
     "replace-uplink" => ResolvConf::ReplaceUplink, "replace-stub" => ResolvConf::ReplaceStub,
     "bind-host" => ResolvConf::BindHost, "bind-static" => ResolvConf::BindStatic,
-    "bind-uplink" => ResolvConf::BindUplink, "bind-stub" => ResolvConf::BindStub);
+    "bind-uplink" => ResolvConf::BindUplink, "bind-stub" => ResolvConf::BindStub,
+    "follow" => ResolvConf::Follow, "replace-follow" => ResolvConf::ReplaceFollow);
 words!(
     /// What becomes of the container's /etc/localtime.
     TimezoneWord(Timezone): "off" => Timezone::Off, "auto" => Timezone::Auto, "copy" => Timezone::Copy,

@@ -13,12 +13,14 @@ use runtime::{
 use serde::Serialize;
 
 use super::error::{Error, Result};
+use super::names::Names;
 use super::registration::Companion;
 use super::scope::{self, UnitPlan};
 use super::{net_paths, reclaim};
 use crate::dbus::scope::Scope;
 use crate::events::{self, Kind};
 use crate::machined::Machine;
+use crate::resolver::Follower;
 use crate::unit_property::UnitProperty;
 
 /// A container to be started.
@@ -73,6 +75,9 @@ pub struct Planned {
     /// Who runs the container, as systemd-machined is told.
     #[serde(skip)]
     manager: String,
+    /// Whether its name servers follow the host's.
+    #[serde(skip)]
+    follow: Option<Follower>,
 }
 
 impl Planned {
@@ -102,6 +107,7 @@ impl Planned {
             notes: request.notes.clone(),
             wait_for_links: request.wait_for_links,
             manager: request.container.manager.clone(),
+            follow: follower(&request.container),
         })
     }
 
@@ -125,6 +131,7 @@ impl Planned {
     /// When any step fails; what was made before is removed again.
     pub fn start(self, paths: &HostPaths) -> Result<Running> {
         let wait_for_links = self.wait_for_links;
+        let names = Names { resolver: self.follow.clone() };
         let service = self.unit.as_ref().filter(|unit| unit.register).map(|_| self.manager.clone());
         let links = self.network.as_ref().map(host_links).unwrap_or_default();
         // The root, when it is new, so that it can be locked.
@@ -142,7 +149,7 @@ impl Planned {
                 // The program runs by now; none of this holds it up.
                 let warnings = network.as_mut().map(Applied::attend).unwrap_or_default();
                 let machine = service.map(|service| machine(service, &supervisor, &state, &links));
-                Ok(Running { supervisor, network, instance, state, warnings, wait_for_links, machine })
+                Ok(Running { supervisor, network, instance, state, warnings, wait_for_links, machine, names })
             }
             Err(error) => {
                 // What could not be removed is reclaim's, which goes by the journal.
@@ -218,6 +225,13 @@ fn machine(service: String, supervisor: &Supervisor, state: &State, links: &[Str
     }
 }
 
+/// What keeps the container's name servers, where it can be kept.
+fn follower(container: &ContainerConfig) -> Option<Follower> {
+    let writable = !container.root.read_only;
+    let follows = container.integration.resolv_conf.follows() && writable;
+    follows.then(|| Follower::new(container.network.is_private()))
+}
+
 fn state(paused: &Paused, network: Option<&NetworkPlan>) -> Result<State> {
     let (prepared, plan) = (paused.prepared(), paused.prepared().plan());
     let ours = process(std::process::id() as libc::pid_t)?;
@@ -260,6 +274,7 @@ pub struct Running {
     warnings: Vec<String>,
     wait_for_links: bool,
     machine: Option<Machine>,
+    names: Names,
 }
 
 /// The end of a container.
@@ -311,15 +326,20 @@ impl Running {
         let on_event = Mutex::new(on_event);
         let tell = |event| (on_event.lock().unwrap_or_else(PoisonError::into_inner))(event);
         let companion = Companion { machine: self.machine, scope, stopper: self.supervisor.stopper(), paths };
-        let end = companion.beside(&|warning| tell(Event::Warning(warning)), || {
-            self.supervisor.run(attached, |event| {
-                if event == Event::Ready {
-                    state.ready = true;
-                    // Only `list` would show it late.
-                    let _ = instance.publish(&state);
-                }
-                announce(&name, &event, paths);
-                tell(event);
+        let warn = |warning| tell(Event::Warning(warning));
+        let (names, begun) = (self.names, state.clone());
+        let end = names.beside(&begun, paths, &warn, |names| {
+            companion.beside(&warn, || {
+                self.supervisor.run(attached, |event| {
+                    if event == Event::Ready {
+                        names.again();
+                        state.ready = true;
+                        // Only `list` would show it late.
+                        let _ = instance.publish(&state);
+                    }
+                    announce(&name, &event, paths);
+                    tell(event);
+                })
             })
         });
         let network = self.network.take().map(|network| network.teardown(self.wait_for_links));

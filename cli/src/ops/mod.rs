@@ -6,6 +6,7 @@ mod error;
 mod exec;
 mod inside;
 mod launch;
+mod names;
 mod reclaim;
 mod registration;
 mod request;

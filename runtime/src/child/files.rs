@@ -7,6 +7,7 @@ use std::os::fd::RawFd;
 use super::mounts::move_mount;
 use super::run::{Done, address, call, close, value};
 use super::script::{Bytes, Script, Str};
+use crate::resolver;
 use crate::sys::inroot::{self, Failure, Make};
 
 /// A file of the host, or its absence, at a place of the container. Paths are relative to the root.
@@ -27,6 +28,8 @@ pub(crate) enum What {
     Replace { content: Bytes },
     /// The same, where a file or nothing is there: a link is the container's own choice.
     Fill { content: Bytes },
+    /// The same, where nothing is there or a file that says that it is kept.
+    Keep { content: Bytes },
     /// A link, where `needs` exists.
     Link { to: Str, needs: Str },
     /// Nothing any more.
@@ -49,6 +52,7 @@ pub(super) fn offer(script: &Script, root: RawFd, offer: &Offer) -> Done {
     let result = match offer.what {
         What::Replace { content } => replace(directory, name, script.bytes(content)),
         What::Fill { content } => fill(directory, name, script.bytes(content)),
+        What::Keep { content } => keep(directory, name, script.bytes(content)),
         What::Link { to, needs } if exists(root, script.get(needs)) => link(directory, name, script.get(to)),
         What::Link { .. } => Ok(()),
         What::Delete => delete(directory, name),
@@ -90,6 +94,25 @@ fn fill(directory: RawFd, name: &CStr, content: &[u8]) -> Done {
         Err(failure) if failure.errno == libc::ENOENT => create(directory, name, content),
         Err(failure) => Err(failure),
     }
+}
+
+fn keep(directory: RawFd, name: &CStr, content: &[u8]) -> Done {
+    match kind(directory, name) {
+        Ok(libc::S_IFREG) => {
+            let mut begin = [0u8; 256];
+            let file = open(directory, name, libc::O_RDONLY)?;
+            let arguments = [file as u64, begin.as_mut_ptr() as u64, begin.len() as u64, 0, 0];
+            let length = value(libc::SYS_read, arguments);
+            close(file);
+            if !resolver::is_kept(begin.get(..length? as usize).unwrap_or_default()) {
+                return Ok(());
+            }
+        }
+        Ok(_) => return Ok(()),
+        Err(failure) if failure.errno == libc::ENOENT => {}
+        Err(failure) => return Err(failure),
+    }
+    replace(directory, name, content)
 }
 
 fn link(directory: RawFd, name: &CStr, to: &CStr) -> Done {

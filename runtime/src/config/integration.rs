@@ -22,7 +22,7 @@ pub struct Integration {
     pub credentials: Vec<Credential>,
 }
 
-/// systemd-nspawn's `--resolv-conf=`.
+/// systemd-nspawn's `--resolv-conf=`, and what follows the host while the container runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ResolvConf {
@@ -58,6 +58,20 @@ pub enum ResolvConf {
     /// With a network of its own as `Off`; else as `CopyStub` or `CopyHost`, or, over a read-only root, `BindStub` or
     /// `BindHost`.
     Auto,
+    /// The host's name servers, as far as they can be reached from inside ([`crate::resolver`]), where the container has
+    /// no file, an earlier one of ours, or what a resolvconf(8) inside left when it last ran. Whoever supervises the
+    /// container keeps them up to date.
+    Follow,
+    /// The same in place of whatever is there at the start.
+    ReplaceFollow,
+}
+
+impl ResolvConf {
+    /// Whether the file is kept up to date while the container runs.
+    #[must_use]
+    pub fn follows(self) -> bool {
+        matches!(self, ResolvConf::Follow | ResolvConf::ReplaceFollow)
+    }
 }
 
 /// systemd-nspawn's `--timezone=`.

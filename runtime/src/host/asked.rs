@@ -78,7 +78,7 @@ impl AskedFacts {
         cgroup: Option<&CgroupFacts>,
     ) -> Result<AskedFacts, Error> {
         let devices = &config.security.devices;
-        let shared = SharedFiles::probe(paths, &config.integration)?;
+        let shared = SharedFiles::probe(paths, &config.integration, config.network.is_private())?;
         let mut facts = AskedFacts { shared, ..AskedFacts::default() };
         let sources = config.mounts.iter().filter_map(|mount| match mount {
             Mount::Bind { source: BindSource::Host(path), .. } => Some(path),

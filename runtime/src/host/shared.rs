@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{HostPaths, c_path};
 use crate::config::{Integration, JournalLink, ResolvConf, Timezone};
 use crate::error::Error;
+use crate::resolver::{self, NameServers};
 use crate::sys::inroot::{self, Make};
 
 /// The host's files that were asked for.
@@ -17,6 +18,8 @@ pub struct SharedFiles {
     pub resolv_conf: Option<PathBuf>,
     /// systemd-resolved's files.
     pub resolved: Resolved,
+    /// The host's name servers as the container can use them.
+    pub name_servers: NameServers,
     /// `/etc/localtime`.
     pub localtime: Localtime,
     /// The host's machine id.
@@ -65,9 +68,16 @@ const FIXED: [&str; 3] = [
 
 impl SharedFiles {
     /// Looks at what `wanted` takes over; where that is nothing, at nothing.
-    pub(super) fn probe(paths: &HostPaths, wanted: &Integration) -> Result<SharedFiles, Error> {
+    pub(super) fn probe(
+        paths: &HostPaths,
+        wanted: &Integration,
+        own_network: bool,
+    ) -> Result<SharedFiles, Error> {
         let mut files = SharedFiles::default();
-        if wanted.resolv_conf != ResolvConf::Off {
+        if wanted.resolv_conf.follows() {
+            files.name_servers = resolver::name_servers(paths, own_network);
+            files.resolv_conf = find(paths, "/etc/resolv.conf")?;
+        } else if wanted.resolv_conf != ResolvConf::Off {
             files.resolv_conf = find(paths, "/etc/resolv.conf")?;
             for path in FIXED {
                 if files.resolved.fixed.is_none() {
@@ -96,7 +106,7 @@ impl SharedFiles {
 }
 
 /// The file behind a path of the host, if there is one; links on the way lead nowhere but below the host's root.
-fn find(paths: &HostPaths, path: &str) -> Result<Option<PathBuf>, Error> {
+pub(crate) fn find(paths: &HostPaths, path: &str) -> Result<Option<PathBuf>, Error> {
     let (root, flags) = (c_path(paths.root())?, libc::O_PATH);
     let open = |root: &OwnedFd| {
         let path = c_path(Path::new(path.trim_start_matches('/'))).ok()?;
@@ -147,7 +157,7 @@ mod tests {
             journal: LinkJournal { mode: JournalLink::Guest, optional: true },
             ..Integration::default()
         };
-        let found = SharedFiles::probe(&paths, &wanted).unwrap();
+        let found = SharedFiles::probe(&paths, &wanted, false).unwrap();
         let stub = root.join("run/systemd/resolve/stub-resolv.conf");
         assert_eq!(found.resolv_conf.as_ref(), Some(&stub));
         assert_eq!(found.resolved, Resolved { fixed: None, uplink: None, stub: Some(stub), listening: true });
@@ -155,6 +165,9 @@ mod tests {
         assert_eq!(found.localtime, Localtime::Link { to: "../usr/share/zoneinfo/UTC".into(), file });
         assert_eq!(found.machine_id.map(|id| id[0]), Some(1));
         // What is not asked for is not looked at.
-        assert_eq!(SharedFiles::probe(&paths, &Integration::default()).unwrap(), SharedFiles::default());
+        assert_eq!(
+            SharedFiles::probe(&paths, &Integration::default(), false).unwrap(),
+            SharedFiles::default()
+        );
     }
 }

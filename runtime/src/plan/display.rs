@@ -338,6 +338,12 @@ impl fmt::Display for MountPlan {
             Source::Copy { from, replace: false } => {
                 write!(f, "{target} becomes a copy of host:{}, unless it is a link", from.display())
             }
+            Source::NameServers { text, replace } => {
+                let servers: Vec<&str> =
+                    text.lines().filter_map(|line| line.trim().strip_prefix("nameserver ")).collect();
+                let unless = if *replace { "" } else { ", unless the container has its own" };
+                write!(f, "{target} follows the host's name servers ({}){unless}", servers.join(" "))
+            }
             Source::Symlink { to, needs } => {
                 write!(f, "{target} becomes a link to {}, if {} is there", to.display(), needs.display())
             }

@@ -11,11 +11,14 @@ use crate::config::{
 };
 use crate::error::{Error, ErrorKind};
 use crate::host::{HostFacts, Localtime, SharedFiles};
+use crate::resolver::NameServers;
 
 /// Where systemd keeps journals, on the host and inside.
 pub(crate) const JOURNAL: &str = "/var/log/journal";
 /// Where the container finds its credentials.
 pub(crate) const CREDENTIALS: &str = "/run/host/credentials";
+/// Where the container's resolver looks for its name servers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Longest credential, in bytes: systemd's `CREDENTIAL_SIZE_MAX`.
 const LONGEST_CREDENTIAL: usize = 1 << 20;
 /// Longest name of one: `NAME_MAX`, and systemd's `FDNAME_MAX`.
@@ -203,12 +206,15 @@ fn resolv_conf(
     files: &SharedFiles,
     warnings: &mut Vec<String>,
 ) -> Option<MountPlan> {
-    const TARGET: &str = "/etc/resolv.conf";
+    const TARGET: &str = RESOLV_CONF;
     use ResolvConf as R;
+    if config.integration.resolv_conf.follows() {
+        return follow(config, files, warnings);
+    }
     let way = if etc_is_writable(config) { Way::Copy } else { Way::Bind };
     let (host, resolved) = (&files.resolv_conf, &files.resolved);
     let (way, file, name) = match config.integration.resolv_conf {
-        R::Off => return None,
+        R::Off | R::Follow | R::ReplaceFollow => return None,
         R::Auto if config.network.is_private() => return None,
         R::Auto if resolved.listening && resolved.stub.is_some() => (way, &resolved.stub, "stub"),
         R::Auto if host.is_some() => (way, host, "host"),
@@ -240,6 +246,42 @@ fn resolv_conf(
         Way::Bind => bind(TARGET, file, false, None),
         way => step(TARGET, Source::Copy { from: file.clone(), replace: way == Way::Replace }),
     })
+}
+
+/// What the container's file is at first; it is kept up to date later.
+fn follow(config: &ContainerConfig, files: &SharedFiles, warnings: &mut Vec<String>) -> Option<MountPlan> {
+    let name = &config.name;
+    match (&files.name_servers, &files.resolv_conf) {
+        (NameServers::None, _) => {
+            if config.integration.resolv_conf == ResolvConf::ReplaceFollow {
+                warnings.push(format!(
+                    "container {name} keeps its own /etc/resolv.conf: the host has no /etc/resolv.conf with name servers"
+                ));
+            }
+            None
+        }
+        (NameServers::Loopback, _) => {
+            warnings.push(format!(
+                "container {name} gets no name servers: the host's listen on its loopback alone, which another network \
+                 does not reach; have them listen on the host's end of the container's link, too, and name that \
+                 address in the container's /etc/resolv.conf"
+            ));
+            None
+        }
+        (NameServers::Text(text), _) if etc_is_writable(config) => {
+            let replace = config.integration.resolv_conf == ResolvConf::ReplaceFollow;
+            Some(step(RESOLV_CONF, Source::NameServers { text: text.clone(), replace }))
+        }
+        // What can be done about a read-only root is what `auto` does.
+        (_, Some(file)) if !config.network.is_private() => Some(bind(RESOLV_CONF, file, false, None)),
+        _ => {
+            warnings.push(format!(
+                "container {name} keeps its own /etc/resolv.conf: its root is read-only, and the host's name servers \
+                 cannot be written there"
+            ));
+            None
+        }
+    }
 }
 
 /// How the journal is connected, if it is.

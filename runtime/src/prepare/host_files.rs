@@ -18,7 +18,7 @@ const LONGEST: u64 = 1 << 20;
 /// Whether a step is one of these.
 pub(super) fn is_offer(source: &Source) -> bool {
     let files = matches!(source, Source::HostFile { .. } | Source::Copy { .. } | Source::Symlink { .. });
-    files || matches!(source, Source::Delete | Source::Journal)
+    files || matches!(source, Source::NameServers { .. } | Source::Delete | Source::Journal)
 }
 
 /// The operation of one of these steps, whose mount is `tree` if it has one.
@@ -46,6 +46,10 @@ pub(super) fn step(
                 return Ok(None);
             }
         },
+        (Source::NameServers { text, replace }, _) => {
+            let content = script.put(text.as_bytes());
+            if *replace { What::Replace { content } } else { What::Keep { content } }
+        }
         (Source::Symlink { to, needs }, _) => {
             What::Link { to: script.string(&c_path(to)?), needs: script.string(&relative(needs)?) }
         }

@@ -203,6 +203,14 @@ pub enum Source {
         /// In place of whatever is there; otherwise a link stays, and a file keeps its owner and mode.
         replace: bool,
     },
+    /// No mount: a file with the host's name servers, as far as it can be made.
+    NameServers {
+        /// Its text, with [`crate::resolver::HEADER`].
+        text: String,
+        /// In place of whatever is there; otherwise a file that is neither ours nor a resolvconf(8)'s stays, as a link
+        /// does.
+        replace: bool,
+    },
     /// No mount: a symlink in place of whatever is there, as far as that can be made.
     Symlink {
         /// Where it leads.

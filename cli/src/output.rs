@@ -96,6 +96,14 @@ impl Output {
         }
     }
 
+    /// Passes on a line of a program that works for us, as it is: on a terminal, where somebody waits for it, or with
+    /// `-v`.
+    pub fn passed_on(&self, line: &str) {
+        if !self.quiet && (self.verbose >= 1 || io::stderr().is_terminal()) {
+            let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+        }
+    }
+
     /// Says why something failed.
     pub fn error(&self, sentence: impl Display) {
         self.say(&sentence);

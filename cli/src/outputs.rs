@@ -4,18 +4,22 @@
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
-use crate::{doctor, events, json, ops};
+use crate::{doctor, events, json, ops, systems};
 
 /// Makes the schema of a type.
 type Of = fn() -> Schema;
 
 /// The commands that print JSON, and the type of what each prints; that of a line where they print lines.
 const OUTPUTS: &[(&str, Of)] = &[
+    ("diff", schema::<systems::Difference>),
     ("doctor", schema::<Vec<doctor::Check>>),
     ("events", schema::<events::Event>),
+    ("generations", schema::<Vec<systems::ListedGeneration>>),
     ("list", schema::<Vec<ops::Listed>>),
     ("reclaim", schema::<Vec<ops::Reclaimed>>),
+    ("rollback", schema::<systems::Updated>),
     ("status", schema::<ops::Listed>),
+    ("update", schema::<systems::Updated>),
 ];
 
 /// The schema of what `command` prints with `--json`: JSON Schema, draft 2020-12.

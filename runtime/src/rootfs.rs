@@ -204,6 +204,15 @@ impl Root {
         fs::read_dir(format!("/proc/self/fd/{}", found.as_raw_fd())).ok()
     }
 
+    /// The names in a directory below the root, sorted; none when it cannot be read.
+    #[must_use]
+    pub fn names(&self, path: &Path) -> Vec<std::ffi::OsString> {
+        let entries = self.entries(path).into_iter().flatten().flatten();
+        let mut names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+        names.sort();
+        names
+    }
+
     /// Performs the preparation steps inside the root, in order.
     ///
     /// # Errors

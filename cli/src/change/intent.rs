@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Change;
 use crate::files;
 use crate::ops::{Error, Result};
+use crate::systems::Pending;
 
 /// A change of several steps. Each kind says how it is completed or undone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,8 @@ pub enum Intent {
         /// Host paths.
         files: Vec<PathBuf>,
     },
+    /// Another system: undone.
+    Update(Pending),
 }
 
 impl Intent {
@@ -24,7 +27,7 @@ impl Intent {
     ///
     /// # Errors
     /// When a step fails; the intent stays then.
-    pub(super) fn recover(&self, name: &str, _change: &Change<'_>) -> Result<()> {
+    pub(super) fn recover(&self, name: &str, change: &Change<'_>) -> Result<()> {
         match self {
             Intent::Remove { files } => files.iter().try_for_each(|file| {
                 files::remove(file).map_err(|error| {
@@ -34,6 +37,7 @@ impl Intent {
                     ))
                 })
             }),
+            Intent::Update(pending) => pending.recover(name, change.paths()),
         }
     }
 }

@@ -45,7 +45,7 @@ pub fn dispatch(invocation: Invocation) -> u8 {
         Command::Rollback(args) => update::rollback(&args, &invocation.global, &paths, &out),
         Command::Generations(args) => update::generations(&args, &paths, &out),
         Command::Diff(args) => update::diff(&args, &paths, &out),
-        Command::Reload(args) => update::reload(&args, &paths, &out),
+        Command::Reload(args) => update::reload(&args, &invocation.global, &paths, &out),
         Command::Restart(args) => start::restart(&args, &invocation.global, &paths, &out),
         Command::Terminate(args) => start::terminate(&args, &paths, &out),
         Command::Autostart(args) => start::autostart(&args, &invocation.global, &paths, &out),

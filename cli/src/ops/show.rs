@@ -93,7 +93,7 @@ pub fn already_running(name: &str, paths: &HostPaths) -> Option<Error> {
 }
 
 /// Why a command needs a running container and this one is not.
-pub(super) fn not_running(name: &str, paths: &HostPaths) -> Error {
+pub(crate) fn not_running(name: &str, paths: &HostPaths) -> Error {
     match status(name, paths) {
         Ok(listed) if listed.phase == Phase::Crashed => Error::Other(format!(
             "container {name} is not running, its nixrun was killed; clean up with `nixrun reclaim {name}`"

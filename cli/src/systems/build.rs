@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use runtime::HostPaths;
 use runtime::rootfs::Root;
 
-use super::{CONFIGURATION, Progress, Source, configuration, profile, source, store};
+use super::{CONFIGURATION, Progress, Source, configuration, data, profile, source, store};
 use crate::files;
 use crate::lookup::lookup;
 use crate::ops::{self, Error, Result};
@@ -27,6 +27,7 @@ pub struct Obtained {
     pub system: PathBuf,
     /// The configuration that it was built from, if that is to be kept in the container's root.
     pub configuration: Option<String>,
+    source: Source,
     _root: Option<TemporaryRoot>,
 }
 
@@ -38,7 +39,14 @@ impl Obtained {
     /// When one of the two cannot be written.
     pub fn install(&self, name: &str, paths: &HostPaths) -> Result<u64> {
         self.keep_configuration(name, paths)?;
-        profile::add(name, &self.system, paths)
+        let number = profile::add(name, &self.system, paths)?;
+        self.remember(name, paths)?;
+        Ok(number)
+    }
+
+    /// Remembers what the next one is compared with.
+    pub(super) fn remember(&self, name: &str, paths: &HostPaths) -> Result<()> {
+        data::remember(name, &self.source, paths)
     }
 
     /// Keeps the configuration in the container's root, which is there.
@@ -70,6 +78,9 @@ pub(super) fn forget(name: &str, paths: &HostPaths) {
     drop(Staged::at(name, paths));
 }
 
+/// What came of a source: the system, the configuration that is to be kept, what keeps the system from being collected.
+type Built = (PathBuf, Option<String>, Option<TemporaryRoot>);
+
 pub(super) fn obtain(
     name: &str,
     source: &Source,
@@ -77,19 +88,28 @@ pub(super) fn obtain(
     paths: &HostPaths,
     progress: Progress<'_>,
 ) -> Result<Obtained> {
+    let (system, configuration, root) = make(name, source, nixos_path, paths, progress)?;
+    Ok(Obtained { system, configuration, source: source.clone(), _root: root })
+}
+
+fn make(
+    name: &str,
+    source: &Source,
+    nixos_path: Option<&Path>,
+    paths: &HostPaths,
+    progress: Progress<'_>,
+) -> Result<Built> {
     let absolute = |path: &Path| {
         std::path::absolute(path)
             .map_err(|error| Error::Other(format!("cannot find {}: {error}", path.display())))
     };
     match source {
-        Source::SystemPath(path) => {
-            let system = existing(&absolute(path)?, paths)?;
-            Ok(Obtained { system, configuration: None, _root: None })
-        }
+        Source::SystemPath(path) => Ok((existing(&absolute(path)?, paths)?, None, None)),
         Source::Flake(flake) => build(name, Nix::flake(flake), None, paths, progress),
         Source::Kept => {
             let file = configuration(name, paths);
-            if !Root::open(&ops::root_of(name, paths))?.contains(Path::new(CONFIGURATION)) {
+            let root = Root::open(&ops::root_of(name, paths));
+            if !root.is_ok_and(|root| root.contains(Path::new(CONFIGURATION))) {
                 return Err(Error::Other(format!(
                     "cannot build a system for container {name}: there is no {}; give it one with --config or \
                      --config-file, or a system by --flake or --system-path",
@@ -119,7 +139,7 @@ fn module(
     nixos_path: Option<&Path>,
     paths: &HostPaths,
     progress: Progress<'_>,
-) -> Result<Obtained> {
+) -> Result<Built> {
     let text = source::module(name, attributes);
     let staged = Staged::write(name, &text, paths)?;
     build(name, Nix::module(&staged.0, nixos_path), Some(text.clone()), paths, progress)
@@ -200,31 +220,47 @@ fn build(
     configuration: Option<String>,
     paths: &HostPaths,
     progress: Progress<'_>,
-) -> Result<Obtained> {
+) -> Result<Built> {
     let root = TemporaryRoot(paths.join(ROOTS).join(name));
     let failed = |why: String| Error::Other(format!("cannot build a system for container {name}: {why}"));
     fs::create_dir_all(paths.join(ROOTS))
         .map_err(|error| failed(format!("cannot make {}: {error}", paths.join(ROOTS).display())))?;
     let Nix { program, mut args } = nix;
     args.extend(["--out-link".into(), root.0.clone().into_os_string()]);
-    if paths.root() != Path::new("/") {
-        // Another host's: its store lies below its root, and is called /nix/store all the same.
-        args.extend(["--store".into(), paths.root().as_os_str().to_owned()]);
-    }
-    run(program, &args, progress).map_err(failed)?;
+    args.extend(store_options(paths));
+    run(program, &args, paths, progress).map_err(failed)?;
     let system = fs::read_link(&root.0)
         .map_err(|error| failed(format!("{program} has left no link to what it built: {error}")))?;
     let system = existing(&system, paths)?;
-    Ok(Obtained { system, configuration, _root: Some(root) })
+    Ok((system, configuration, Some(root)))
+}
+
+/// A line of a builder, or of a container: no escape sequence of its goes to the administrator's terminal.
+pub(super) fn plain(line: &[u8]) -> String {
+    String::from_utf8_lossy(line).chars().filter(|c| !c.is_control() || *c == '\t').collect()
+}
+
+/// Which store Nix is to work for: another host's lies below its root, and is called /nix/store all the same.
+pub(super) fn store_options(paths: &HostPaths) -> Vec<OsString> {
+    if paths.root() == Path::new("/") {
+        return Vec::new();
+    }
+    vec!["--store".into(), paths.root().as_os_str().to_owned()]
 }
 
 /// Runs one of Nix's programs to its end; what it says on stderr is passed on line by line.
 pub(super) fn run(
     program: &str,
     args: &[OsString],
+    paths: &HostPaths,
     progress: Progress<'_>,
 ) -> std::result::Result<Vec<u8>, String> {
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    if paths.root() != Path::new("/") {
+        // As `lookup` does: links may be part of how that root was put together.
+        command.env("NIX_IGNORE_SYMLINK_STORE", "1");
+    }
+    let mut child = command
         .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -247,9 +283,7 @@ pub(super) fn run(
         let mut last = String::new();
         for line in child.stderr.take().map(BufReader::new).into_iter().flat_map(|err| err.split(b'\n')) {
             let Ok(line) = line else { break };
-            // A builder may have written it: no escape sequence of its goes to the administrator's terminal.
-            let line: String =
-                String::from_utf8_lossy(&line).chars().filter(|c| !c.is_control() || *c == '\t').collect();
+            let line = plain(&line);
             progress(&line);
             if !line.trim().is_empty() {
                 last = line;

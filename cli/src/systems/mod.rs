@@ -6,20 +6,31 @@
 //! [`obtain`] changes nothing of the container, and what it has made cannot be collected as garbage while [`Obtained`]
 //! lives.
 
+mod activate;
 mod build;
+mod data;
+mod diff;
+mod generations;
 pub mod profile;
 mod source;
 mod store;
+mod transition;
+mod update;
+pub mod versions;
 
 use std::path::{Path, PathBuf};
 
 use runtime::HostPaths;
 
 pub use build::Obtained;
+pub use diff::{Change as PackageChanged, Difference, PackageChange, diff};
+pub use generations::{ListedGeneration, generations};
 pub use source::Source;
 pub(crate) use store::STORE;
+pub use transition::{Activation, Means, Pending};
+pub use update::{RollbackRequest, UpdateRequest, Updated, reload, rollback, update};
 
-use crate::ops::Result;
+use crate::ops::{Error, Result};
 
 /// What hears of the work: each line that Nix says, as it comes.
 pub type Progress<'a> = &'a mut dyn FnMut(&str);
@@ -61,5 +72,8 @@ fn configuration(name: &str, paths: &HostPaths) -> PathBuf {
 /// When something cannot be removed.
 pub fn remove_all(name: &str, paths: &HostPaths) -> Result<()> {
     build::forget(name, paths);
+    data::forget(name, paths).map_err(|error| {
+        Error::Other(format!("cannot remove what is known of container {name}'s state version: {error}"))
+    })?;
     profile::remove_all(name, paths)
 }

@@ -21,6 +21,11 @@ pub(crate) fn is_path(path: &Path) -> bool {
     path_of(path).is_some_and(|found| found.as_os_str() == path.as_os_str())
 }
 
+/// The name in a store path, without its hash.
+pub(crate) fn name_of(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()?.split_once('-').map(|(_, name)| name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -30,6 +35,7 @@ mod tests {
         let system = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nixos-system-web-25.11";
         assert!(is_path(Path::new(system)));
         assert_eq!(path_of(&Path::new(system).join("init")).as_deref(), Some(Path::new(system)));
+        assert_eq!(name_of(Path::new(system)), Some("nixos-system-web-25.11"));
         for other in [
             "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-x/init",
             "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-",

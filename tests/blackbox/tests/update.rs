@@ -1,0 +1,234 @@
+//! A container's system exchanged while it runs, and back: generations, activation, what is left when that fails or
+//! nixrun is killed.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use blackbox::{Host, on_host};
+use fixture::{Fixture, Kind};
+use serde_json::Value;
+
+/// A container whose system is its profile's, which has the first release as its only generation. Both releases are
+/// returned.
+fn imperative(host: &Host<'_>, kind: Kind, name: &str) -> [Fixture; 2] {
+    let first = host.install(kind, name);
+    let second = fixture::build(kind, 2).expect("the fixture builds");
+    host.set_conf(name, &[("SYSTEM_PATH", None)]);
+    own_store(host, &first);
+    let said = host.ok(&["update", name, "--system-path", path(&first)]);
+    assert!(said.contains(&format!("{name}: generation 1, which it will start with: ")), "{said}");
+    [first, second]
+}
+
+fn path(fixture: &Fixture) -> &str {
+    fixture.system.to_str().unwrap()
+}
+
+/// The shared store below a layer of the host's own, for systems that only one test has.
+fn own_store(host: &Host<'_>, fixture: &Fixture) {
+    let (store, layer) = (host.path("nix/store"), host.path("layer"));
+    fs::remove_file(&store).unwrap();
+    fs::create_dir_all(&store).unwrap();
+    fs::create_dir_all(&layer).unwrap();
+    host.sh(&format!(
+        "mount -t tmpfs none {layer}; mkdir {layer}/up {layer}/work
+         mount -t overlay overlay -o lowerdir={lower},upperdir={layer}/up,workdir={layer}/work {store}",
+        layer = layer.display(),
+        lower = fixture.nix.join("store").display(),
+        store = store.display(),
+    ));
+}
+
+/// A system like this one whose files are changed by a shell command, in the directory of its copy.
+fn variant(host: &Host<'_>, fixture: &Fixture, hash: char, script: &str) -> PathBuf {
+    let name = fixture.system.file_name().unwrap().to_str().unwrap().split_once('-').unwrap().1;
+    let system = Path::new("/nix/store").join(format!("{}-{name}", hash.to_string().repeat(32)));
+    let place = host.path(system.to_str().unwrap());
+    host.sh(&format!(
+        "cp -a {} {place}; chmod -R u+w {place}; cd {place}
+         sed -i 's|{}|{}|g' init activate bin/switch-to-configuration; {script}",
+        host.path(path(fixture)).display(),
+        fixture.system.display(),
+        system.display(),
+        place = place.display(),
+    ));
+    system
+}
+
+fn json(host: &Host<'_>, args: &[&str]) -> Value {
+    serde_json::from_str(&host.ok(args)).expect("JSON")
+}
+
+/// What the web server of the container's present system would say: this one's does not start again.
+fn page(host: &Host<'_>, name: &str) -> String {
+    host.inside(name, "cat /run/current-system/www/index.html").trim().to_owned()
+}
+
+/// Numbers of all generations, the current one and the one that runs.
+fn generations(host: &Host<'_>, name: &str) -> (Vec<u64>, Option<u64>, Option<u64>) {
+    let all = json(host, &["generations", "--json", name]);
+    let all = all.as_array().unwrap();
+    let number = |one: &Value| one["generation"].as_u64().unwrap();
+    let with = |key: &str| all.iter().filter(|one| one[key] == true).map(number).next_back();
+    (all.iter().map(number).collect(), with("current"), with("running"))
+}
+
+#[test]
+fn a_running_container_is_updated_and_rolled_back_without_a_restart() {
+    on_host(|host| {
+        let [first, second] = imperative(host, Kind::Mini, "mini");
+        let container = host.boot("mini");
+        let leader = container.leader();
+        assert_eq!(page(host, "mini"), r#"{"message": "mini release 1"}"#);
+
+        let updated = json(host, &["update", "mini", "--json", "--system-path", path(&second)]);
+        assert_eq!(updated["generation"], 2);
+        assert_eq!(updated["previous"], 1);
+        assert_eq!(updated["activation"], "activated");
+        assert_eq!(updated["system"], path(&second));
+        assert_eq!(updated["warnings"], serde_json::json!([]));
+        assert_eq!(page(host, "mini"), r#"{"message": "mini release 2"}"#);
+        assert_eq!(generations(host, "mini"), (vec![1, 2], Some(2), Some(2)));
+        // The same again changes nothing.
+        let said = host.ok(&["update", "mini", "--system-path", path(&second)]);
+        assert!(said.contains("generation 2, which it runs already"), "{said}");
+
+        let said = host.ok(&["rollback", "mini"]);
+        assert!(said.contains("mini: generation 1, activated without a restart: "), "{said}");
+        assert_eq!(page(host, "mini"), r#"{"message": "mini release 1"}"#);
+        host.ok(&["rollback", "mini", "2"]);
+        assert_eq!(generations(host, "mini"), (vec![1, 2], Some(2), Some(2)));
+        assert_eq!(container.leader(), leader, "it was restarted");
+        let error = host.fails(1, &["rollback", "mini", "3"]);
+        assert!(error.contains("no generation 3; there are 1, 2"), "{error}");
+
+        let difference = json(host, &["diff", "mini", "--json"]);
+        let packages = difference["packages"].as_array().unwrap();
+        let system = packages.iter().find(|one| one["name"] == "nixos-system-mini").unwrap();
+        assert_eq!((&system["old"][0], &system["new"][0]), (&"25.11.1".into(), &"25.11.2".into()));
+        let paths = |key: &str| difference[key].as_array().unwrap().clone();
+        assert!(
+            paths("added").contains(&path(&second).into()) && paths("removed").contains(&path(&first).into())
+        );
+        let text = host.ok(&["diff", "mini", "2", "1"]);
+        assert!(text.contains("nixos-system-mini  25.11.2 -> 25.11.1"), "{text}");
+
+        host.inside("mini", "echo changed > /run/current-system-was; rm /etc/static");
+        host.ok(&["reload", "mini"]);
+        assert_eq!(host.inside("mini", "readlink /etc/static").trim(), format!("{}/etc", path(&second)));
+        container.stop();
+        let error = host.fails(1, &["reload", "mini"]);
+        assert!(error.contains("is not running"), "{error}");
+        let container = host.boot("mini");
+        assert_eq!(page(host, "mini"), r#"{"message": "mini release 2"}"#);
+        container.stop();
+    });
+}
+
+#[test]
+fn the_generations_are_those_of_nix() {
+    on_host(|host| {
+        let [_, second] = imperative(host, Kind::Mini, "mini");
+        host.ok(&["update", "mini", "--system-path", path(&second)]);
+        let profile = host.path("nix/var/nix/profiles/per-container/mini/system");
+        let nix = |args: &str| {
+            let store = format!(
+                "NIX_IGNORE_SYMLINK_STORE=1 NIX_CONF_DIR=/nonexistent nix-env --store {}",
+                host.dir().display()
+            );
+            host.sh(&format!("{store} -p {} {args}", profile.display()))
+        };
+        let listed = nix("--list-generations");
+        assert!(
+            listed.lines().count() == 2 && listed.lines().nth(1).unwrap().contains("(current)"),
+            "{listed}"
+        );
+        nix("--rollback");
+        assert_eq!(generations(host, "mini"), (vec![1, 2], Some(1), None));
+        nix("--delete-generations 2");
+        assert_eq!(generations(host, "mini"), (vec![1], Some(1), None));
+    });
+}
+
+#[test]
+fn a_system_that_cannot_be_activated_leaves_the_old_one() {
+    on_host(|host| {
+        let [_, second] = imperative(host, Kind::Mini, "mini");
+        let bad = variant(
+            host,
+            &second,
+            '1',
+            "printf '#!/bin/sh\\nPATH=/run/current-system/sw/bin\\n\
+             ln -sfn /nix/store/none /run/current-system-try; touch /half; echo \\033[31mno such unit; exit 4\\n' \
+             > bin/switch-to-configuration",
+        );
+        let container = host.boot("mini");
+        let error = host.fails(1, &["update", "mini", "--system-path", bad.to_str().unwrap()]);
+        for part in [
+            "generation 2 could not be activated in container mini",
+            "switch-to-configuration exited with 4: ",
+            "no such unit",
+            "generation 1 is the current one again and runs",
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(!error.contains('\u{1b}'), "{error}");
+        assert_eq!(generations(host, "mini"), (vec![1, 2], Some(1), Some(1)));
+        assert!(host.inside("mini", "ls /half").contains("half"), "it was not tried");
+        assert_eq!(page(host, "mini"), r#"{"message": "mini release 1"}"#);
+
+        // One that takes a restart says so, and has it when asked.
+        let other = variant(host, &second, '2', "echo -n 'systemd 2' > init-interface-version");
+        let updated = json(host, &["update", "mini", "--json", "--system-path", other.to_str().unwrap()]);
+        assert_eq!(updated["activation"], "at-restart");
+        let warning = updated["warnings"][0].as_str().unwrap();
+        assert!(
+            warning.contains("when the container is restarted") && warning.contains("systemd 2"),
+            "{warning}"
+        );
+        assert_eq!(generations(host, "mini"), (vec![1, 2, 3], Some(3), Some(1)));
+        container.stop();
+    });
+}
+
+#[test]
+fn a_declared_system_is_the_hosts_to_change() {
+    on_host(|host| {
+        let built = host.install(Kind::Mini, "mini");
+        let error = host.fails(1, &["update", "mini", "--system-path", path(&built)]);
+        assert!(
+            error.contains("SYSTEM_PATH is ") && error.contains("set with the host's configuration"),
+            "{error}"
+        );
+        let error = host.fails(1, &["rollback", "mini"]);
+        assert!(error.contains("cannot be rolled back"), "{error}");
+        let container = host.boot("mini");
+        host.inside("mini", "rm /etc/static");
+        host.ok(&["reload", "mini"]);
+        host.inside("mini", "test -L /etc/static");
+        container.stop();
+        let error = host.fails(1, &["update", "mimi", "--system-path", path(&built)]);
+        assert!(error.contains("did you mean \"mini\"?"), "{error}");
+    });
+}
+
+#[test]
+fn what_is_no_system_is_refused_before_anything_changes() {
+    on_host(|host| {
+        let [first, _] = imperative(host, Kind::Mini, "mini");
+        let before = host.snapshot();
+        let within = format!("{}/bin", path(&first));
+        for (given, why) in [
+            (within.as_str(), "is no path of the Nix store"),
+            ("/etc", "is no path of the Nix store"),
+            ("/nix/store/00000000000000000000000000000000-none", "No such file"),
+        ] {
+            let error = host.fails(1, &["update", "mini", "--system-path", given]);
+            assert!(error.contains("is no NixOS system") && error.contains(why), "{error}");
+        }
+        let error = host.fails(1, &["update", "mini"]);
+        assert!(error.contains("etc/nixos/configuration.nix") && error.contains("--config"), "{error}");
+        before.assert_same(&host.snapshot(), "after refusals");
+    });
+}

@@ -1,6 +1,27 @@
 //! nixrun as a library: whole operations over `runtime` and `netsetup` together, which the binary's commands and
 //! embedding managers both call.
 //!
+//! # Containers in a program
+//! [`embed`] has what a program needs that keeps containers: each runs on a thread of nixrun's own, whichever thread
+//! asked for it, and nothing of the program is changed.
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use nixrun::embed::Launch;
+//! use runtime::{HostPaths, Outcome};
+//!
+//! let container = Launch::configured("nextcloud", &HostPaths::default())?.start()?;
+//! container.wait_ready(Duration::from_secs(60))?;
+//! let state = container.command(["systemctl", "is-system-running"]).output()?;
+//! println!("{}: {}", container.name(), String::from_utf8_lossy(&state.stdout));
+//! assert_eq!(container.stop()?.outcome, Outcome::PoweredOff);
+//! # Ok::<(), nixrun::ops::Error>(())
+//! ```
+//! examples/supervisor.rs keeps several, and starts again what fails.
+//!
+//! # On the calling thread
+//! [`ops`] has the operations that the commands are made of; here `nixrun boot nextcloud`, whose supervisor is the thread
+//! that calls it.
 //! ```no_run
 //! use std::time::Duration;
 //!
@@ -8,13 +29,12 @@
 //! use runtime::supervisor::{Attached, Event};
 //! use runtime::{Console, HostPaths, Outcome};
 //!
-//! // `nixrun boot nextcloud`: its configuration, checked and planned; then locked, journalled and started.
+//! // Its configuration, checked and planned; then locked, journalled and started.
 //! let paths = HostPaths::default();
 //! let request = ops::boot_request("nextcloud", &BootOptions::default(), Console::ReadOnly, &paths)?;
 //! let running = Planned::new(&request, &paths)?.start(&paths)?;
-//! println!("PID 1 is process {}", running.state().leader.pid);
 //!
-//! // From here on this thread is its supervisor: the container ends when the thread does.
+//! // The container ends when this thread does.
 //! let stopper = running.supervisor().stopper();
 //! let attached = Attached { signals: None, output: None, input: None, grace: Duration::from_secs(90) };
 //! let finished = running.supervise(&attached, None, &paths, |event| {
@@ -35,6 +55,7 @@ pub mod commands;
 pub mod configured;
 pub mod dbus;
 pub mod doctor;
+pub mod embed;
 pub mod env_file;
 pub mod events;
 pub mod exit;

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::caps::CapSet;
 use crate::child::script::{Op, Script};
@@ -29,6 +30,31 @@ pub struct Command {
     pub cwd: PathBuf,
     /// Whether it gets a terminal of the container's own.
     pub terminal: bool,
+    /// Its standard input, output and error where it gets no terminal; ours when absent.
+    pub streams: Option<Streams>,
+}
+
+/// What a command has as standard input, output and error.
+#[derive(Debug, Clone)]
+pub struct Streams([Arc<OwnedFd>; 3]);
+
+impl Streams {
+    /// Of descriptors that stay the caller's.
+    ///
+    /// # Errors
+    /// When there is no room for copies of them.
+    pub fn new(
+        input: BorrowedFd<'_>,
+        output: BorrowedFd<'_>,
+        error: BorrowedFd<'_>,
+    ) -> Result<Streams, Error> {
+        // The copies are above the places that they are to take, where one would overwrite another.
+        let copy = |stream: BorrowedFd<'_>| {
+            let copy = stream.try_clone_to_owned();
+            copy.map(Arc::new).doing(|| "copy a descriptor for the command".to_owned())
+        };
+        Ok(Streams([copy(input)?, copy(output)?, copy(error)?]))
+    }
 }
 
 /// The namespaces to enter besides the pid namespace, which only a child can be born into.
@@ -135,6 +161,10 @@ fn script(
     script.push(Op::NewSession, "start a session");
     if let Some(terminal) = terminal {
         script.push(Op::Terminal { fd: terminal.as_raw_fd() }, "take the terminal");
+    }
+    if let Some(Streams(streams)) = command.streams.as_ref().filter(|_| terminal.is_none()) {
+        let streams = std::array::from_fn(|place| streams[place].as_raw_fd());
+        script.push(Op::Streams(streams), "take the standard streams");
     }
     script.push(Op::NewKeyring, "join a new session keyring");
     let path = script.string(&c_path(&command.cwd)?);

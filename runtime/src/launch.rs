@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
@@ -19,6 +20,11 @@ use crate::sys::clone::{Child, clone_into};
 use crate::sys::inroot::{Failure, call_name};
 use crate::sys::process::{self, Ended};
 use crate::users::{Users, idmap};
+
+/// Held from the making of a channel until the child's end of it is closed here. Threads of one program launch
+/// containers at the same time, and a child has a copy of every descriptor until it closes them: with the end that
+/// belongs to another's child it would keep that one's parent from seeing that its program was executed.
+static CHANNEL: Mutex<()> = Mutex::new(());
 
 /// A child that a script runs in: ended and reaped on drop, unless it was let go.
 #[derive(Debug)]
@@ -38,11 +44,14 @@ impl Launched {
     /// Clones into new namespaces and a control group; the child starts on `script` at once.
     pub(crate) fn start(script: &Script, namespaces: u64, cgroup: BorrowedFd<'_>) -> Result<Launched, Error> {
         let flags = SockFlag::SOCK_CLOEXEC;
+        let alone = CHANNEL.lock().unwrap_or_else(PoisonError::into_inner);
         let (channel, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
             .doing(|| "make the channel to the container's first process".to_owned())?;
         let ends = [theirs.as_raw_fd(), channel.as_raw_fd()];
         let child = clone_into(namespaces, Some(cgroup), || run::run(script, ends))
             .doing(|| "create the container's namespaces".to_owned())?;
+        drop(theirs);
+        drop(alone);
         Ok(Launched { child, maker: None, channel, reaped: false, words: None, warnings: Vec::new() })
     }
 
@@ -308,6 +317,7 @@ impl Paused {
 #[cfg(test)]
 #[allow(clippy::print_stdout, reason = "why a test was skipped")]
 mod tests {
+    use std::sync::Barrier;
     use std::time::Duration;
 
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -315,19 +325,51 @@ mod tests {
     use super::*;
     use crate::child::script::Op;
 
-    /// The case that PR_SET_PDEATHSIG cannot cover: a parent that died before the child had asked for it.
-    #[test]
-    fn a_child_whose_parent_is_gone_does_not_wait_for_it() {
+    /// A group to clone into, and a script that waits for GO; nothing without root.
+    fn waiting() -> Option<(File, Script)> {
         if !nix::unistd::geteuid().is_root() {
             assert!(std::env::var_os("NIXRUN_MUST_WORK").is_none(), "this test needs root");
             println!("skipped: needs root");
-            return;
+            return None;
         }
         let facts = crate::host::HostFacts::probe(&crate::HostPaths::default()).unwrap();
         let own = facts.cgroup.map(|group| group.own).unwrap();
         let mut script = Script::default();
         script.push(Op::Await, "wait");
-        let mut launched = Launched::start(&script, 0, File::open(own).unwrap().as_fd()).unwrap();
+        Some((File::open(own).unwrap(), script))
+    }
+
+    /// Many at once, as an embedding program launches them; each is told to go on while the others still wait.
+    #[test]
+    fn a_child_does_not_hold_the_channel_of_another() {
+        let Some((group, script)) = waiting() else { return };
+        const THREADS: usize = 8;
+        for _ in 0..8 {
+            let (together, all_there) = (Barrier::new(THREADS), Barrier::new(THREADS));
+            let turn = Mutex::new(());
+            std::thread::scope(|scope| {
+                for _ in 0..THREADS {
+                    scope.spawn(|| {
+                        together.wait();
+                        let mut launched = Launched::start(&script, 0, group.as_fd()).unwrap();
+                        all_there.wait();
+                        let _turn = turn.lock().unwrap();
+                        let _ = send(launched.channel.as_raw_fd(), b"!", MsgFlags::MSG_NOSIGNAL);
+                        let mut fds = [PollFd::new(launched.channel.as_fd(), PollFlags::empty())];
+                        let timeout = PollTimeout::try_from(Duration::from_secs(20)).unwrap();
+                        assert_eq!(poll(&mut fds, timeout), Ok(1), "another child holds the channel");
+                        launched.reap().unwrap();
+                    });
+                }
+            });
+        }
+    }
+
+    /// The case that PR_SET_PDEATHSIG cannot cover: a parent that died before the child had asked for it.
+    #[test]
+    fn a_child_whose_parent_is_gone_does_not_wait_for_it() {
+        let Some((group, script)) = waiting() else { return };
+        let mut launched = Launched::start(&script, 0, group.as_fd()).unwrap();
         // What the kernel does with the parent's end when the parent dies.
         launched.channel = File::open("/dev/null").unwrap().into();
         let mut fds = [PollFd::new(launched.pidfd(), PollFlags::POLLIN)];

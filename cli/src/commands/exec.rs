@@ -24,6 +24,7 @@ pub(super) fn exec(args: &ExecArgs, paths: &HostPaths, out: &Output) -> u8 {
         env: args.setenv.iter().map(SetEnv::resolve).collect(),
         cwd: args.chdir.clone(),
         terminal: terminal(),
+        streams: None,
     };
     attach(out, |attached| ops::exec(&request, attached, paths))
 }

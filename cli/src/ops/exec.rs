@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use runtime::HostPaths;
-use runtime::exec::Command;
+use runtime::exec::{Command, Streams};
 use runtime::instance::State;
 use runtime::supervisor::Attached;
 use runtime::sys::process::Ended;
@@ -26,6 +26,8 @@ pub struct ExecRequest {
     pub cwd: Option<PathBuf>,
     /// Whether it gets a terminal.
     pub terminal: bool,
+    /// Its standard input, output and error where it gets no terminal; ours when absent.
+    pub streams: Option<Streams>,
 }
 
 /// Where NixOS keeps programs, before the places of other systems.
@@ -66,6 +68,7 @@ pub(super) fn exec_in(state: &State, request: &ExecRequest, attached: &Attached<
         env,
         cwd: request.cwd.clone().unwrap_or_else(|| PathBuf::from("/")),
         terminal: request.terminal,
+        streams: request.streams.clone(),
     };
     runtime::exec::run(state, &command, attached).map_err(Error::from)
 }

@@ -44,7 +44,8 @@ pub fn session(
         Session::RootShell => as_root(&root, None),
         Session::Prompt => prompt(&root, name)?,
     };
-    let request = ExecRequest { name: name.to_owned(), argv, env: Vec::new(), cwd: None, terminal };
+    let request =
+        ExecRequest { name: name.to_owned(), argv, env: Vec::new(), cwd: None, terminal, streams: None };
     exec::exec_in(&state, &request, attached)
 }
 

@@ -73,6 +73,7 @@ pub(super) fn activate(
         env: vec![("TERM".into(), "dumb".into()), ("SYSTEMD_PAGER".into(), "cat".into())],
         cwd: None,
         terminal: true,
+        streams: None,
     };
     let (reader, writer) = std::io::pipe().map_err(|error| format!("no pipe could be made: {error}"))?;
     let mut last = String::new();

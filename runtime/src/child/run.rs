@@ -163,6 +163,7 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
             let result = change_directory(script.get(path));
             if must { result } else { Ok(()) }
         }
+        Op::Streams(streams) => take_streams(streams),
         Op::CloseDescriptors { inherited } => close_descriptors(channel, inherited),
         Op::Stub(stub) => super::stub::fork(script, &stub),
         Op::Exec => exec(script, channel),
@@ -359,6 +360,13 @@ fn change_directory(path: &CStr) -> Done {
 
 /// All but the channel, which its flag closes, and what the program is to inherit. Closed at once, since the path of the
 /// program may be a link through /proc/self/fd as well.
+fn take_streams(streams: [RawFd; 3]) -> Done {
+    for (place, stream) in streams.into_iter().enumerate() {
+        call(libc::SYS_dup3, [stream as u64, place as u64, 0, 0, 0])?;
+    }
+    Ok(())
+}
+
 fn close_descriptors(channel: RawFd, inherited: u32) -> Done {
     let (first, channel) = (3 + u64::from(inherited), channel as u64);
     for (from, to) in [(first, channel.saturating_sub(1)), (first.max(channel + 1), u64::from(u32::MAX))] {

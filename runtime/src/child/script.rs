@@ -145,6 +145,8 @@ pub(crate) enum Op {
     NoNewPrivileges,
     /// Change the working directory; where it need not be, what fails changes nothing.
     Chdir { path: Str, must: bool },
+    /// Take these, all above 2, as standard input, output and error.
+    Streams([RawFd; 3]),
     /// Close every descriptor from 3 up but the channel and the first ones, which the program inherits.
     CloseDescriptors { inherited: u32 },
     /// Fork: the stub stays PID 1, and the script goes on in PID 2.

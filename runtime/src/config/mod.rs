@@ -243,6 +243,9 @@ pub enum CgroupParent {
     /// Below the delegated unit that nixrun runs in; else, on a systemd host, a scope `machine-NAME.scope` asked
     /// from it; else `nixrun/NAME` below nixrun's own group.
     Auto,
+    /// The same for one of several containers that this process supervises: in a delegated unit its group is
+    /// `payload-NAME`.
+    Beside,
 }
 
 /// What the container's `/dev/console` is connected to.

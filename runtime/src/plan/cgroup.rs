@@ -45,7 +45,6 @@ pub(super) fn plan(config: &ContainerConfig, host: &HostFacts) -> Result<CgroupP
 }
 
 fn place(config: &ContainerConfig, host: &HostFacts) -> Result<CgroupPlan, Error> {
-    let CgroupParent::Auto = config.cgroup;
     let Some(facts) = &host.cgroup else {
         return Err(Error::new(
             ErrorKind::Unsupported,
@@ -56,9 +55,13 @@ fn place(config: &ContainerConfig, host: &HostFacts) -> Result<CgroupPlan, Error
     if let Some(unit) = &facts.delegated {
         // A service says what its devices are (NixOS: `allowedDevices`). A scope is one that was asked for a shell's
         // container, and says nothing.
+        let payload = match config.cgroup {
+            CgroupParent::Auto => "payload".to_owned(),
+            CgroupParent::Beside => format!("payload-{}", config.name),
+        };
         let service = unit.extension().is_some_and(|kind| kind == "service");
         return Ok(CgroupPlan {
-            payload: unit.join("payload"),
+            payload: unit.join(payload),
             supervisor: Some(unit.join("supervisor")),
             unit: unit.clone(),
             make_unit: false,

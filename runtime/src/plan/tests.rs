@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::config::{Mount, Ownership, Store};
+use crate::config::{CgroupParent, Mount, Ownership, Store};
 use crate::host::{CgroupFacts, InitLimits, OsRelease};
 use crate::plan::mounts::Source;
 
@@ -184,6 +184,10 @@ fn a_delegated_unit_is_split_and_a_shell_gets_a_group_of_its_own() {
     assert_eq!(delegated.payload, unit.join("payload"));
     assert_eq!(delegated.supervisor, Some(unit.join("supervisor")));
     assert_eq!((delegated.make_unit, delegated.devices), (false, DevicePolicy::Unit));
+    let mut one_of_many = config();
+    one_of_many.cgroup = CgroupParent::Beside;
+    let beside = Plan::new(&one_of_many, &facts).unwrap().cgroup;
+    assert_eq!((beside.payload, beside.supervisor), (unit.join("payload-web"), delegated.supervisor));
     facts.cgroup.as_mut().unwrap().delegated = Some("/sys/fs/cgroup/machine.slice/machine-web.scope".into());
     assert_eq!(plan(&facts).devices, DevicePolicy::Filter);
     facts.cgroup = None;

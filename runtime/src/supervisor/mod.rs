@@ -93,11 +93,29 @@ pub enum Event {
 #[derive(Debug, Clone)]
 pub struct Stopper(Arc<EventFd>);
 
+/// What [`Stopper::kill`] adds to the counter: more than any number of stops.
+const KILL: u64 = 1 << 32;
+
 impl Stopper {
     /// The first call asks PID 1 to shut down, the second kills the container.
     pub fn stop(&self) {
         // Fails only when the counter would overflow.
         let _ = self.0.write(1);
+    }
+
+    /// Kills the container, whatever was asked for before.
+    pub fn kill(&self) {
+        let _ = self.0.write(KILL);
+    }
+
+    /// Passes on what was asked for since the last time.
+    fn pass_on(&self, stop: &mut Stop) {
+        match self.0.read() {
+            Ok(asked) if asked >= KILL => stop.kill(),
+            // Further ones than the second change nothing.
+            Ok(asked) => (0..asked.min(2)).for_each(|_| stop.request()),
+            Err(_) => {}
+        }
     }
 }
 
@@ -227,8 +245,8 @@ impl Supervisor {
             if let Some(signals) = attached.signals.filter(|_| ready.signal) {
                 self.take_signals(signals, &mut stop, &forward);
             }
-            if ready.stop && self.stopper.0.read().is_ok() {
-                stop.request();
+            if ready.stop {
+                self.stopper.pass_on(&mut stop);
             }
             if stop.is_begun() && !std::mem::replace(&mut thawed, true) {
                 // What is frozen hears of no stop.

@@ -43,8 +43,8 @@ pub struct Child {
 /// Copies the calling process into new namespaces (`namespaces`: `CLONE_NEW*` bits) and, when given, straight
 /// into a cgroup v2 directory. The child starts in `child`, which must not return.
 ///
-/// The exit signal is 0: the child sends no SIGCHLD and an embedding program that waits for any child of its own
-/// does not see it; reap it with [`super::process::wait`].
+/// The exit signal is 0: an embedding program that waits for any child of its own does not see this one, until it
+/// executes a program (execve(2) resets the signal to SIGCHLD). Reap it with [`super::process::wait`], which copes.
 ///
 /// # Errors
 /// The kernel's, with the flags: EPERM without the right capability, EBUSY for a cgroup with controllers enabled.

@@ -46,11 +46,37 @@ pub fn pidfd_open(pid: libc::pid_t) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// Waits until a child ends, and reaps it. `__WALL` because children made with exit signal 0 count as clones.
+/// Waits until a child ends, and reaps it. `__WALL` because children made with exit signal 0 count as clones. How one ended
+/// that another thread's wait for any child has reaped, or a SIGCHLD that is ignored, the kernel knows from Linux 6.15 on.
 ///
 /// # Errors
-/// ECHILD when it is not our child or was reaped already.
+/// ECHILD when it is not our child, or was reaped already and the kernel is older.
 pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended> {
+    match reap(pidfd) {
+        Err(error) if error.errno() == nix::errno::Errno::ECHILD => ended(pidfd).ok_or(error),
+        result => result,
+    }
+}
+
+/// How a process ended that somebody has reaped (linux/pidfd.h, `PIDFD_INFO_EXIT`).
+fn ended(pidfd: BorrowedFd<'_>) -> Option<Ended> {
+    // SAFETY: plain data for which all zeroes is a valid value.
+    let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
+    info.mask = libc::PIDFD_INFO_EXIT.into();
+    // SAFETY: the kernel reads and writes one pidfd_info, whose size is part of the request.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
+    if result < 0 || info.mask & u64::from(libc::PIDFD_INFO_EXIT) == 0 {
+        return None;
+    }
+    let status = info.exit_code;
+    Some(if libc::WIFSIGNALED(status) {
+        Ended::Killed(libc::WTERMSIG(status))
+    } else {
+        Ended::Exited(libc::WEXITSTATUS(status))
+    })
+}
+
+fn reap(pidfd: BorrowedFd<'_>) -> Result<Ended> {
     // SAFETY: siginfo_t is plain data for which all zeroes is a valid value.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     loop {

@@ -19,14 +19,28 @@ pub fn nixrun_binary() -> &'static Path {
 }
 
 fn build() -> PathBuf {
+    cargo_build(&["--target", TARGET]).join(TARGET).join("debug/nixrun")
+}
+
+/// An example of the library `nixrun`, built for this machine, up to date.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn example_binary(name: &str) -> PathBuf {
+    cargo_build(&["--example", name]).join("debug/examples").join(name)
+}
+
+/// Has cargo build something of the package `nixrun`; the target directory.
+fn cargo_build(what: &[&str]) -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let done = Command::new(cargo)
-        .args(["build", "--quiet", "--package", "nixrun", "--target", TARGET])
+        .args(["build", "--quiet", "--package", "nixrun"])
+        .args(what)
         .current_dir(&workspace)
         .output()
         .expect("cargo starts");
     assert!(done.status.success(), "cannot build nixrun: {}", String::from_utf8_lossy(&done.stderr));
-    target.join(TARGET).join("debug/nixrun")
+    target
 }

@@ -17,7 +17,7 @@ mod probe_root;
 mod pty;
 mod snapshot;
 
-pub use binary::nixrun_binary;
+pub use binary::{example_binary, nixrun_binary};
 pub use container::{Container, Finished, finish};
 pub use elf::{Arch, call};
 pub use host::{Host, on_host};

@@ -3,7 +3,7 @@
 //! A reader that closes its end early (`nixrun list | head -1`) is no error. Neither is a stderr that nobody can read.
 
 use std::fmt::Display;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 
 use serde::Serialize;
 
@@ -113,6 +113,21 @@ impl Output {
         let name = if self.bare { "" } else { PREFIX };
         let _ = io::stderr().lock().write_all(format!("{name}{sentence}\n").as_bytes());
     }
+}
+
+/// Whether somebody can be asked: stdin and stderr are a terminal.
+#[must_use]
+pub fn on_terminal() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks on the terminal; only a yes is one.
+#[must_use]
+pub fn confirmed(question: &str) -> bool {
+    let _ = io::stderr().lock().write_all(format!("{PREFIX}{question}").as_bytes());
+    let mut answer = String::new();
+    let read = io::stdin().lock().read_line(&mut answer);
+    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes" | "Yes")
 }
 
 /// What begins a line on stderr.

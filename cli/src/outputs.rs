@@ -4,13 +4,14 @@
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
-use crate::{doctor, events, json, ops, systems};
+use crate::{doctor, events, json, life, ops, systems};
 
 /// Makes the schema of a type.
 type Of = fn() -> Schema;
 
 /// The commands that print JSON, and the type of what each prints; that of a line where they print lines.
 const OUTPUTS: &[(&str, Of)] = &[
+    ("create", schema::<life::Created>),
     ("diff", schema::<systems::Difference>),
     ("doctor", schema::<Vec<doctor::Check>>),
     ("events", schema::<events::Event>),
@@ -18,6 +19,8 @@ const OUTPUTS: &[(&str, Of)] = &[
     ("list", schema::<Vec<ops::Listed>>),
     ("reclaim", schema::<Vec<ops::Reclaimed>>),
     ("rollback", schema::<systems::Updated>),
+    ("show-host-key", schema::<life::HostKey>),
+    ("show-ip", schema::<life::Addresses>),
     ("status", schema::<ops::Listed>),
     ("update", schema::<systems::Updated>),
 ];

@@ -41,6 +41,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod apply;
 mod attend;
 mod check;
@@ -66,6 +67,7 @@ mod socket;
 mod sysctl;
 mod zone;
 
+pub use addresses::Addresses;
 pub use apply::{Applied, apply, encode};
 pub use config::{ExtraVeth, Forward, ForwardTo, MovedLink, Nat, NetworkConfig, Protocol, SubLink, Veth};
 pub use error::{Error, ErrorKind, Errors, Holder, KernelError, LinkRole, Result};

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Change;
 use crate::files;
+use crate::life::{self, Creation, Destruction};
 use crate::ops::{Error, Result};
 use crate::systems::Pending;
 
@@ -20,6 +21,10 @@ pub enum Intent {
     },
     /// Another system: undone.
     Update(Pending),
+    /// A container that is made.
+    Create(Creation),
+    /// A container that goes.
+    Destroy(Destruction),
 }
 
 impl Intent {
@@ -29,6 +34,8 @@ impl Intent {
     /// When a step fails; the intent stays then.
     pub(super) fn recover(&self, name: &str, change: &Change<'_>) -> Result<()> {
         match self {
+            Intent::Create(creation) => life::create::recover(name, creation, change.paths()),
+            Intent::Destroy(destruction) => life::destroy::recover(name, destruction, change.paths()),
             Intent::Remove { files } => files.iter().try_for_each(|file| {
                 files::remove(file).map_err(|error| {
                     Error::Other(format!(

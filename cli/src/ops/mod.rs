@@ -24,6 +24,7 @@ pub use error::{Error, Result};
 pub use exec::{ExecRequest, exec};
 pub use inside::{Session, session};
 pub use launch::{Finished, Planned, Request, Running, UnitRequest};
+pub(crate) use reclaim::claim_reclaimed;
 pub use reclaim::{Reclaimed, reclaim};
 pub use request::{BootOptions, boot_request, run_request};
 pub use scope::{ScopePlan, UnitPlan, enter_scope};

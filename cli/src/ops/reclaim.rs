@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::error::{Error, Result};
 use super::{net_paths, root_of};
-use crate::{events, machined};
+use crate::{change, events, machined};
 
 /// Journal records with a [`CgroupPlan`].
 pub(super) const CGROUP: &str = "cgroup";
@@ -44,28 +44,68 @@ pub struct Reclaimed {
 /// When the container runs, or something cannot be removed.
 pub fn reclaim(name: Option<&str>, paths: &HostPaths) -> Result<Vec<Reclaimed>> {
     let reclaimed = match name {
-        Some(name) => one(name, paths).map(|one| vec![one]),
+        Some(name) => {
+            let recovered = recover(name, paths)?;
+            one(name, paths).map(|mut one| {
+                one.removed.extend(recovered);
+                vec![one]
+            })
+        }
         None => {
+            let unfinished = change::unfinished(paths).into_iter();
+            let changes: Vec<_> = unfinished.map(|name| recovered(name, paths)).collect();
             // Every one is tried, whatever becomes of those before it.
             let dead = instance::list(paths).into_iter().filter(|found| !found.alive);
             let results: Vec<_> = dead.map(|found| one(&found.name, paths)).collect();
-            results.into_iter().collect()
+            let all: Result<Vec<_>> = results.into_iter().collect();
+            let changes: Result<Vec<_>> = changes.into_iter().collect();
+            all.and_then(|mut all| {
+                all.extend(changes?.into_iter().flatten());
+                Ok(all)
+            })
         }
     };
     instance::tidy(paths);
     reclaimed
 }
 
+/// Completes or undoes a change that was interrupted; says so. One that goes on is left alone.
+fn recover(name: &str, paths: &HostPaths) -> Result<Option<String>> {
+    if change::holder(name, paths).is_some() || !change::unfinished(paths).iter().any(|known| known == name) {
+        return Ok(None);
+    }
+    change::settle(name, paths)?;
+    Ok(Some("a change that was interrupted".to_owned()))
+}
+
+fn recovered(name: String, paths: &HostPaths) -> Result<Option<Reclaimed>> {
+    Ok(recover(&name, paths)?.map(|what| Reclaimed { name, removed: vec![what] }))
+}
+
 fn one(name: &str, paths: &HostPaths) -> Result<Reclaimed> {
     let root = instance::find(paths, name).and_then(|found| found.state).map(|state| state.root);
     let root = root.unwrap_or_else(|| root_of(name, paths));
-    let mut instance = Instance::claim(paths, name, &root, RootLock::IfFree)?;
+    let (instance, removed) = claim_reclaimed(name, &root, RootLock::IfFree, paths)?;
+    instance.release();
+    Ok(Reclaimed { name: name.to_owned(), removed })
+}
+
+/// Claims a container that does not run, so that nobody starts it, and removes what is left of it; says what that was.
+///
+/// # Errors
+/// When the container runs, or something cannot be removed.
+pub(crate) fn claim_reclaimed(
+    name: &str,
+    root: &Path,
+    lock: RootLock,
+    paths: &HostPaths,
+) -> Result<(Instance, Vec<String>)> {
+    let mut instance = Instance::claim(paths, name, root, lock)?;
     let mut removed = leftovers(&mut instance, name, paths)?;
     // Names are derived from the container's, so this works without a journal, too.
     let by_name = netsetup::reclaim(&net_paths(paths), name, &netsetup::resources_for(name))?;
     removed.extend(by_name.removed.iter().map(describe));
-    instance.release();
-    Ok(Reclaimed { name: name.to_owned(), removed })
+    Ok((instance, removed))
 }
 
 /// Undoes what the journal of a claimed instance names, last in, first out. Every step is tried.

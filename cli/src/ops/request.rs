@@ -9,7 +9,7 @@ use super::error::{Error, Result};
 use super::launch::{Request, UnitRequest};
 use crate::args::RunArgs;
 use crate::settings::Settings;
-use crate::{nixos_boot, nspawn_run};
+use crate::{change, nixos_boot, nspawn_run};
 
 /// What the command line says about a configured container, over what its files say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub fn boot_request(
     console: Console,
     paths: &HostPaths,
 ) -> Result<Request> {
+    // What a killed command has left of it is completed or undone before it is looked at.
+    change::settle(name, paths)?;
     let settings = Settings::read(name, paths)?;
     let boot = nixos_boot::to_configs(name, &settings, paths)?;
     let (mut container, mut network) = (boot.container, boot.network);

@@ -86,6 +86,19 @@ impl Socket<Route> {
     /// Who has the address: the host itself, or a link with a route to this very address; `None` when only wider
     /// routes, or none, lead to it. Costs the same at any number of links and routes.
     pub(crate) fn bound_to(&mut self, address: IpAddr) -> Result<Option<Bound>> {
+        Ok(self.route_to(address)?.and_then(|route| bound(&route, address)))
+    }
+
+    /// Length of the prefix of the route that leads to the address; all of it when it is the host's own.
+    pub(crate) fn prefix_to(&mut self, address: IpAddr) -> Result<Option<u8>> {
+        let route = self.route_to(address)?;
+        Ok(route.map(|route| match route.header.kind {
+            RouteType::Local => bits(address),
+            _ => route.header.destination_prefix_length,
+        }))
+    }
+
+    fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteMessage>> {
         let mut message = RouteMessage::default();
         message.header.address_family = family(address);
         message.header.destination_prefix_length = bits(address);
@@ -94,7 +107,7 @@ impl Socket<Route> {
         message.attributes = vec![RouteAttribute::Destination(address.into_route())];
         let doing = format!("look up the route to {address}");
         match self.request(RTM_GETROUTE, &message, doing, |payload| RouteMessage::parse(payload).ok()) {
-            Ok(route) => Ok(bound(&route, address)),
+            Ok(route) => Ok(Some(route)),
             Err(error) => match error.errno() {
                 // No route, or one that rejects (blackhole, prohibit).
                 Some(

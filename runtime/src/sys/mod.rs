@@ -2,6 +2,7 @@
 //! error, owned file descriptors, and nothing else. With `child` the only place with unsafe code.
 
 pub mod alloc;
+pub mod attributes;
 pub mod bpf;
 pub mod clone;
 mod error;

@@ -6,6 +6,8 @@ use runtime::HostPaths;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::output::{Colour, paint};
+
 mod host;
 mod kernel;
 mod network;
@@ -45,6 +47,16 @@ impl fmt::Display for Status {
     }
 }
 
+impl Status {
+    fn colour(self) -> Colour {
+        match self {
+            Status::Ok => Colour::Green,
+            Status::Warn => Colour::Yellow,
+            Status::Fail => Colour::Red,
+        }
+    }
+}
+
 impl Check {
     fn ok(name: impl Into<String>, detail: impl Into<String>) -> Check {
         Check { name: name.into(), status: Status::Ok, detail: detail.into(), fix: None }
@@ -79,11 +91,13 @@ pub fn worst(checks: &[Check]) -> Status {
 
 /// The checks for a person: a line each, and below it what can be done.
 #[must_use]
-pub fn report(checks: &[Check]) -> String {
+pub fn report(checks: &[Check], colours: bool) -> String {
     let width = checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
     let mut text = String::new();
     for check in checks {
-        text += &format!("{:<4}  {:<width$}  {}\n", check.status, check.name, check.detail);
+        let status = format!("{:<4}", check.status);
+        let status = if colours { paint(&status, check.status.colour()) } else { status };
+        text += &format!("{status}  {:<width$}  {}\n", check.name, check.detail);
         if let Some(fix) = &check.fix {
             text += &format!("{:6}{:width$}  -> {fix}\n", "", "");
         }

@@ -2,10 +2,16 @@
 //!
 //! A reader that closes its end early (`nixrun list | head -1`) is no error. Neither is a stderr that nobody can read.
 
+mod style;
+mod table;
+
 use std::fmt::Display;
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use serde::Serialize;
+
+pub use style::{Colour, paint};
+pub use table::{Cell, table};
 
 use crate::args::Global;
 use crate::exit;
@@ -57,13 +63,52 @@ impl Output {
         self.text(serde_json::to_string(value)?)
     }
 
-    /// Prints rows under a header, cut to the width of the terminal if there is one.
+    /// Prints rows, of [`Cell`]s or of text, under a header, cut to the width of the terminal if there is one.
     ///
     /// # Errors
     /// As of [`Output::text`].
-    pub fn table<const N: usize>(&self, header: [&str; N], rows: &[[String; N]]) -> io::Result<()> {
-        let width = io::stdout().is_terminal().then(terminal_width).flatten();
-        self.text(table(header, rows, width))
+    pub fn table<T, const N: usize>(&self, header: [&str; N], rows: &[[T; N]]) -> io::Result<()>
+    where
+        for<'a> &'a T: Into<Cell>,
+    {
+        let rows: Vec<Vec<Cell>> = rows.iter().map(|row| row.iter().map(Into::into).collect()).collect();
+        self.text(table(&header, &rows, self.width(), self.colours()))
+    }
+
+    /// How wide stdout is, if it is a terminal.
+    #[must_use]
+    pub fn width(&self) -> Option<usize> {
+        io::stdout().is_terminal().then(terminal_width).flatten()
+    }
+
+    /// Columns and rows of stdout, if it is a terminal.
+    #[must_use]
+    pub fn size(&self) -> Option<(usize, usize)> {
+        let size = terminal_size::terminal_size_of(io::stdout())?;
+        Some((usize::from(size.0.0), usize::from(size.1.0)))
+    }
+
+    /// Whether stdout takes colours.
+    #[must_use]
+    pub fn colours(&self) -> bool {
+        style::wanted()
+    }
+
+    /// The text in a colour where stdout takes it.
+    #[must_use]
+    pub fn painted(&self, text: impl Display, colour: Option<Colour>) -> String {
+        match colour.filter(|_| self.colours()) {
+            Some(colour) => paint(&text.to_string(), colour),
+            None => text.to_string(),
+        }
+    }
+
+    /// Writes to a terminal that somebody else has readied, as it is.
+    ///
+    /// # Errors
+    /// As of [`Output::text`].
+    pub fn screen(&self, text: String) -> io::Result<()> {
+        to_stdout(text)
     }
 
     /// Says what is being done, with `-v`.
@@ -163,92 +208,4 @@ fn to_stdout(text: String) -> io::Result<()> {
 
 fn terminal_width() -> Option<usize> {
     terminal_size::terminal_size().map(|(terminal_size::Width(columns), _)| usize::from(columns))
-}
-
-/// Lays out a table: columns two blanks apart, as wide as their widest cell. When the whole is wider than `width`,
-/// the widest columns lose characters first, down to the width of their header, and a cut cell ends in `…`.
-fn table<const N: usize>(header: [&str; N], rows: &[[String; N]], width: Option<usize>) -> String {
-    let columns: Vec<Column> = (0..N)
-        .map(|i| {
-            let least = cells(header[i]);
-            let most = rows.iter().map(|row| cells(&row[i])).max().unwrap_or(0).max(least);
-            Column { least, width: most }
-        })
-        .collect();
-    let columns = fit(columns, width.map(|width| width.saturating_sub(2 * N.saturating_sub(1))));
-    let mut text = line(header, &columns);
-    for row in rows {
-        text += &line::<N>(std::array::from_fn(|i| row[i].as_str()), &columns);
-    }
-    text
-}
-
-struct Column {
-    least: usize,
-    width: usize,
-}
-
-fn fit(mut columns: Vec<Column>, room: Option<usize>) -> Vec<Column> {
-    let Some(room) = room else { return columns };
-    while columns.iter().map(|c| c.width).sum::<usize>() > room {
-        match columns.iter_mut().filter(|c| c.width > c.least).max_by_key(|c| c.width) {
-            Some(widest) => widest.width -= 1,
-            None => break,
-        }
-    }
-    columns
-}
-
-fn line<const N: usize>(row: [&str; N], columns: &[Column]) -> String {
-    let mut line = String::new();
-    for (cell, column) in row.iter().zip(columns) {
-        let cut = if cells(cell) > column.width {
-            cell.chars().take(column.width.saturating_sub(1)).chain(['…']).collect()
-        } else {
-            (*cell).to_owned()
-        };
-        line += &format!("{cut:<width$}  ", width = column.width);
-    }
-    line.truncate(line.trim_end().len());
-    line + "\n"
-}
-
-/// Characters stand for terminal cells: names and paths of this program are next to always ASCII.
-fn cells(text: &str) -> usize {
-    text.chars().count()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rows(rows: &[[&str; 3]]) -> Vec<[String; 3]> {
-        rows.iter().map(|row| row.map(str::to_owned)).collect()
-    }
-
-    #[test]
-    fn columns_are_as_wide_as_their_widest_cell() {
-        let text = table(
-            ["NAME", "STATE", "ADDRESS"],
-            &rows(&[["nextcloud", "up", ""], ["a", "down", "10.0.0.2"]]),
-            None,
-        );
-        assert_eq!(text, "NAME       STATE  ADDRESS\nnextcloud  up\na          down   10.0.0.2\n");
-        assert_eq!(table(["NAME", "STATE", "ADDRESS"], &[], Some(10)), "NAME  STATE  ADDRESS\n");
-    }
-
-    #[test]
-    fn the_widest_column_is_cut_first() {
-        let rows = rows(&[["web", "up", "/nix/store/0123456789-nixos-system-web"]]);
-        let text = table(["NAME", "STATE", "SYSTEM"], &rows, Some(30));
-        assert_eq!(text, "NAME  STATE  SYSTEM\nweb   up     /nix/store/01234…\n");
-        let text = table(["NAME", "STATE", "SYSTEM"], &rows, Some(3));
-        assert_eq!(text, "NAME  STATE  SYSTEM\nweb   up     /nix/…\n");
-    }
-
-    #[test]
-    fn characters_count_and_not_bytes() {
-        let text = table(["A", "B", "C"], &rows(&[["äöü", "x", "äöüäöü"]]), Some(11));
-        assert_eq!(text, "A    B  C\näöü  x  äö…\n");
-    }
 }

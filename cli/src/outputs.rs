@@ -4,7 +4,7 @@
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
-use crate::{doctor, events, json, life, ops, systems};
+use crate::{doctor, events, json, life, ops, stats, systems};
 
 /// Makes the schema of a type.
 type Of = fn() -> Schema;
@@ -21,7 +21,9 @@ const OUTPUTS: &[(&str, Of)] = &[
     ("rollback", schema::<systems::Updated>),
     ("show-host-key", schema::<life::HostKey>),
     ("show-ip", schema::<life::Addresses>),
+    ("stats", schema::<stats::Stats>),
     ("status", schema::<ops::Listed>),
+    ("top", schema::<Vec<stats::Stats>>),
     ("update", schema::<systems::Updated>),
 ];
 

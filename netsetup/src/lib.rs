@@ -79,5 +79,6 @@ pub use plan::{
 };
 pub use reclaim::{Reclaimed, reclaim};
 pub use relay::RelayPlan;
+pub use route::counters::{LinkCounters, link_counters};
 pub use route::link::LinkFact;
 pub use sysctl::SysctlChange;

@@ -29,6 +29,8 @@ use root_lock::{NSPAWN_LOCKS, RootLockFile};
 
 /// Directory of all instances.
 const DIRECTORY: &str = "/run/nixrun";
+/// Clock ticks of a second as the kernel shows them to programs, on every architecture of today.
+const USER_HZ: u64 = 100;
 /// Where it locks ranges of ids.
 pub(crate) const NSPAWN_IDS: &str = "/run/systemd/nspawn-uid";
 
@@ -100,6 +102,19 @@ pub struct State {
     pub confinement: Confinement,
     /// Its addresses, without prefixes.
     pub addresses: Vec<String>,
+    /// Names of the ends that its links have on the host.
+    #[serde(default)]
+    pub links: Vec<String>,
+}
+
+impl State {
+    /// Seconds since its PID 1 was started, whatever has become of the clock since.
+    #[must_use]
+    pub fn uptime(&self) -> u64 {
+        let text = fd::read_kernel_file(Path::new("/proc/uptime")).unwrap_or_default();
+        let now: f64 = text.split(' ').next().and_then(|seconds| seconds.parse().ok()).unwrap_or_default();
+        (now as u64).saturating_sub(self.leader.start_time / USER_HZ)
+    }
 }
 
 /// A claimed container: nobody else can run this name or this root until it is released or this process dies.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Format;
+use crate::metrics::Address;
 
 /// Options of `top`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -57,5 +58,5 @@ pub struct MetricsArgs {
     pub file: Option<PathBuf>,
     /// Answer HTTP on this address, or on the socket at this path, until ended.
     #[arg(long, value_name = "ADDRESS:PORT|PATH")]
-    pub listen: Option<String>,
+    pub listen: Option<Address>,
 }

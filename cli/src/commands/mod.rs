@@ -12,6 +12,7 @@ mod show;
 mod signals;
 mod start;
 mod tools;
+mod top;
 mod update;
 
 use runtime::HostPaths;
@@ -55,7 +56,7 @@ pub fn dispatch(invocation: Invocation) -> u8 {
         Command::Login(args) => return exec::login(&args, &paths, &out),
         Command::RootLogin(args) => return exec::root_login(&args, &paths, &out),
         Command::Logs(args) => inside::logs(&args, &paths, &out),
-        Command::Top(args) => observe::top(&args, &paths, &out),
+        Command::Top(args) => top::top(&args, &paths, &out),
         Command::Events(args) => observe::events(&args, &paths, &out),
         Command::Stats(args) => observe::stats(&args, &paths, &out),
         Command::Inspect(args) => observe::inspect(&args, &paths, &out),

@@ -10,14 +10,14 @@ use nix::sys::signal::Signal;
 use runtime::HostPaths;
 
 use super::{Result, missing, printed, signals};
-use crate::args::{EventsArgs, InspectArgs, MetricsArgs, StatsArgs, TopArgs};
+use crate::args::{EventsArgs, InspectArgs, MetricsArgs, StatsArgs};
+use crate::metrics::{self, Address, Server, ServerError};
 use crate::ops::Error;
 use crate::output::Output;
-use crate::{configured, events, exit};
+use crate::{configured, events, exit, files, stats};
 
-pub(super) fn top(_args: &TopArgs, _paths: &HostPaths, _out: &Output) -> Result {
-    missing("top")
-}
+/// How long `stats` looks for what is used in a second.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 
 /// Prints events until a signal, or until nobody reads them any more.
 pub(super) fn events(args: &EventsArgs, paths: &HostPaths, out: &Output) -> Result {
@@ -52,14 +52,50 @@ pub(super) fn events(args: &EventsArgs, paths: &HostPaths, out: &Output) -> Resu
     }
 }
 
-pub(super) fn stats(_args: &StatsArgs, _paths: &HostPaths, _out: &Output) -> Result {
-    missing("stats")
+pub(super) fn stats(args: &StatsArgs, paths: &HostPaths, out: &Output) -> Result {
+    let first = stats::stats(&args.name, paths)?;
+    // Nothing to be seen twice of one that does not run.
+    let one = if first.cpu.is_some() {
+        std::thread::sleep(BETWEEN_LOOKS);
+        stats::stats(&args.name, paths)?.since(&first)
+    } else {
+        first
+    };
+    printed(match args.format.json {
+        true => out.json(&one),
+        false => out.text(stats::describe(&one, |text, colour| out.painted(text, colour))),
+    })?;
+    Ok(exit::SUCCESS)
 }
 
 pub(super) fn inspect(_args: &InspectArgs, _paths: &HostPaths, _out: &Output) -> Result {
     missing("inspect")
 }
 
-pub(super) fn metrics(_args: &MetricsArgs, _paths: &HostPaths, _out: &Output) -> Result {
-    missing("metrics")
+pub(super) fn metrics(args: &MetricsArgs, paths: &HostPaths, out: &Output) -> Result {
+    if let Some(address) = &args.listen {
+        return serve(address, paths, out);
+    }
+    let text = metrics::metrics(paths)?;
+    match &args.file {
+        None => printed(out.text(text))?,
+        // The collector runs as another user.
+        Some(file) => files::replace(file, text.as_bytes(), 0o644)
+            .map_err(|error| Error::Other(format!("cannot write {}: {error}", file.display())))?,
+    }
+    Ok(exit::SUCCESS)
+}
+
+fn serve(address: &Address, paths: &HostPaths, out: &Output) -> Result {
+    let other = |error: ServerError| Error::Other(error.to_string());
+    // Before the socket is there: a signal that comes then must not leave it behind.
+    let signals = signals::take(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])?;
+    let server = Server::listen(address).map_err(other)?;
+    if let Some(address) = server.address() {
+        out.note(format_args!("Listening at {address}."));
+    }
+    server
+        .serve(signals.as_fd(), || metrics::metrics(paths).map_err(|error| error.to_string()))
+        .map_err(other)?;
+    Ok(exit::SUCCESS)
 }

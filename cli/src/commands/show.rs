@@ -1,14 +1,13 @@
 //! `nixrun list`, `status`, `plan` and `doctor`.
 
-use std::time::Duration;
-
 use runtime::{Console, HostPaths};
 
 use super::{Result, nspawn, printed};
 use crate::args::{Format, PlanArgs, SchemaArgs, StatusArgs};
-use crate::ops::{self, BootOptions, Error, Listed, Phase, Planned};
-use crate::output::Output;
+use crate::ops::{self, BootOptions, Error, Listed, Planned};
+use crate::output::{Cell, Output};
 use crate::settings::SettingsError;
+use crate::top::{self, age};
 use crate::{doctor, exit, json, outputs};
 
 pub(super) fn list(format: Format, paths: &HostPaths, out: &Output) -> Result {
@@ -17,18 +16,16 @@ pub(super) fn list(format: Format, paths: &HostPaths, out: &Output) -> Result {
         printed(out.json(&all))?;
         return Ok(exit::SUCCESS);
     }
-    let rows: Vec<[String; 5]> = all
-        .iter()
-        .map(|one| {
-            [
-                one.name.clone(),
-                phase(one.phase).to_owned(),
-                number(one.leader),
-                one.uptime.map(age).unwrap_or_default(),
-                one.addresses.join(" "),
-            ]
-        })
-        .collect();
+    let row = |one: &Listed| {
+        [
+            Cell::new(&one.name),
+            Cell::new(one.phase.to_string()).coloured(top::colour(one.phase)),
+            Cell::new(number(one.leader)),
+            Cell::new(one.uptime.map(age).unwrap_or_default()),
+            Cell::new(one.addresses.join(" ")),
+        ]
+    };
+    let rows: Vec<[Cell; 5]> = all.iter().map(row).collect();
     printed(out.table(["NAME", "STATE", "PID", "AGE", "ADDRESSES"], &rows))?;
     Ok(exit::SUCCESS)
 }
@@ -39,14 +36,14 @@ pub(super) fn status(args: &StatusArgs, paths: &HostPaths, out: &Output) -> Resu
         printed(out.json(&one))?;
         return Ok(exit::SUCCESS);
     }
-    printed(out.text(describe(&one)))?;
+    printed(out.text(describe(&one, out)))?;
     Ok(exit::SUCCESS)
 }
 
-fn describe(one: &Listed) -> String {
+fn describe(one: &Listed, out: &Output) -> String {
     let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let lines = [
-        ("state", Some(phase(one.phase).to_owned())),
+        ("state", Some(out.painted(one.phase, top::colour(one.phase)))),
         ("since", one.uptime.map(|seconds| format!("{} ago", age(seconds)))),
         ("pid", one.leader.map(|pid| pid.to_string())),
         ("supervisor", one.supervisor.map(|pid| pid.to_string())),
@@ -112,32 +109,10 @@ pub(super) fn schema(args: &SchemaArgs, paths: &HostPaths, out: &Output) -> Resu
 
 pub(super) fn doctor(format: Format, paths: &HostPaths, out: &Output) -> Result {
     let checks = doctor::doctor(paths, netsetup::foreign_forward_drops().ok().as_deref());
-    printed(if format.json { out.json(&checks) } else { out.text(doctor::report(&checks)) })?;
+    printed(if format.json { out.json(&checks) } else { out.text(doctor::report(&checks, out.colours())) })?;
     Ok(if doctor::worst(&checks) == doctor::Status::Fail { exit::FAILURE } else { exit::SUCCESS })
-}
-
-fn phase(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Stopped => "stopped",
-        Phase::Starting => "starting",
-        Phase::Running => "running",
-        Phase::Paused => "paused",
-        Phase::Crashed => "crashed",
-    }
 }
 
 fn number(value: Option<i32>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
-}
-
-/// A duration in its two largest units.
-fn age(seconds: u64) -> String {
-    let duration = Duration::from_secs(seconds);
-    let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{}s", duration.as_secs()),
-        (0, 0, minutes) => format!("{minutes}m {}s", seconds % 60),
-        (0, hours, minutes) => format!("{hours}h {minutes}m"),
-        (days, hours, _) => format!("{days}d {hours}h"),
-    }
 }

@@ -209,7 +209,7 @@ fn the_report_shows_what_to_do() {
         Check::fail("c", "gone", "get it"),
     ];
     assert_eq!(
-        report(&checks),
+        report(&checks, false),
         "ok    kernel  6.1\nwarn  a b     odd\n              -> mend it\nFAIL  c       gone\n              -> get it\n"
     );
     assert_eq!(worst(&checks), Status::Fail);

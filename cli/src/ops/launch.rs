@@ -257,6 +257,7 @@ fn state(paused: &Paused, network: Option<&NetworkPlan>) -> Result<State> {
         addresses: network
             .map(|plan| plan.addresses().iter().map(ToString::to_string).collect())
             .unwrap_or_default(),
+        links: network.map(host_links).unwrap_or_default(),
     })
 }
 

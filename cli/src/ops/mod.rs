@@ -29,7 +29,7 @@ pub use reclaim::{Reclaimed, reclaim};
 pub use request::{BootOptions, boot_request, run_request};
 pub use scope::{ScopePlan, UnitPlan, enter_scope};
 pub(crate) use show::not_running;
-pub use show::{Listed, Phase, already_running, list, status};
+pub use show::{Listed, Phase, already_running, list, phase_of, status};
 
 /// Where netsetup finds its files on this host.
 #[must_use]

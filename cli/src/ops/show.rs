@@ -1,8 +1,8 @@
 //! What is configured and what runs.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::fmt;
 
-use runtime::instance::{self, Found};
+use runtime::instance::{self, Found, State};
 use runtime::{HostPaths, cgroup_processes};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -24,6 +24,18 @@ pub enum Phase {
     Paused,
     /// Its supervisor was killed and something may be left; `nixrun reclaim` removes it.
     Crashed,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Phase::Stopped => "stopped",
+            Phase::Starting => "starting",
+            Phase::Running => "running",
+            Phase::Paused => "paused",
+            Phase::Crashed => "crashed",
+        })
+    }
 }
 
 /// A container, for `list` and `status`.
@@ -114,22 +126,27 @@ fn unknown(name: &str, all: &[Listed]) -> Error {
     Error::Other(format!("there is no container called {name:?}; {advice}"))
 }
 
-fn listed(found: Found) -> Listed {
-    let Found { name, alive, state } = found;
-    let phase = match &state {
-        _ if !alive => Phase::Crashed,
+/// Where a container with files of its own is in its life.
+#[must_use]
+pub fn phase_of(found: &Found) -> Phase {
+    match &found.state {
+        _ if !found.alive => Phase::Crashed,
         Some(state) if live::is_paused(&state.cgroup) => Phase::Paused,
         Some(state) if state.ready => Phase::Running,
         _ => Phase::Starting,
-    };
+    }
+}
+
+fn listed(found: Found) -> Listed {
+    let phase = phase_of(&found);
+    let Found { name, alive, state } = found;
     let state = state.as_ref();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     Listed {
         name,
         phase,
         leader: state.filter(|_| alive).map(|state| state.leader.pid),
         supervisor: state.filter(|_| alive).map(|state| state.supervisor.pid),
-        uptime: state.filter(|_| alive).map(|state| now.saturating_sub(state.started)),
+        uptime: state.filter(|_| alive).map(State::uptime),
         addresses: state.map(|state| state.addresses.clone()).unwrap_or_default(),
         processes: state.map(|state| cgroup_processes(&state.cgroup).len()),
         root: state.map(|state| state.root.clone()),

@@ -2,6 +2,7 @@
 //! Nothing outside this module names a type of that crate, which breaks its interface every month or two.
 
 pub(crate) mod addr;
+pub(crate) mod counters;
 pub(crate) mod link;
 #[expect(clippy::module_inception, reason = "rtnetlink's own word for it")]
 pub(crate) mod route;

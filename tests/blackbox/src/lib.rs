@@ -14,6 +14,7 @@ mod host;
 mod inject;
 mod json;
 mod probe_root;
+pub mod prometheus;
 mod pty;
 mod snapshot;
 

@@ -52,18 +52,18 @@ impl Pty {
         self.master.write_all(text.as_bytes()).expect("the terminal takes input");
     }
 
-    /// Waits until `text` was printed since the last call, and forgets what came up to there.
+    /// Waits until `text` was printed since the last call, and forgets what came up to there, which it returns.
     ///
     /// # Panics
     /// When it does not come.
     #[track_caller]
-    pub fn expect(&mut self, text: &str) {
+    pub fn expect(&mut self, text: &str) -> String {
         let mut all = String::new();
         wait_for(&format!("{text:?} on the terminal, after {:?}", self.seen), || {
             self.read();
             all.clone_from(&self.seen);
-            self.seen.find(text).map(|at| self.seen.drain(..at + text.len()).count())
-        });
+            self.seen.find(text).map(|at| self.seen.drain(..at + text.len()).collect())
+        })
     }
 
     fn read(&mut self) {

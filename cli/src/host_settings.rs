@@ -23,12 +23,15 @@ pub struct HostSettings {
     pub address_pool6: Option<Ipv6Net>,
     /// How many containers may be starting at the same time; twice the number of CPUs when not set.
     pub start_jobs: Option<u32>,
+    /// Whether configured containers with addresses are known as NAME.containers, in the host's /etc/hosts and in those
+    /// of other containers: true when not set.
+    pub hosts_file: bool,
 }
 
 impl Default for HostSettings {
     fn default() -> Self {
         let pool = Ipv4Net::new_assert([10, 233, 0, 0].into(), 16);
-        HostSettings { address_pool: pool, address_pool6: None, start_jobs: None }
+        HostSettings { address_pool: pool, address_pool6: None, start_jobs: None, hosts_file: true }
     }
 }
 

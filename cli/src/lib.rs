@@ -63,6 +63,7 @@ pub mod files;
 pub mod forward;
 pub mod group_limit;
 pub mod host_settings;
+pub mod hosts_file;
 pub mod inside;
 pub mod json;
 pub mod life;

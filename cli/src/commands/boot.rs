@@ -179,6 +179,7 @@ fn report(name: &str, event: &Event, notify: Option<&HostNotify>, out: &Output) 
             tell("STOPPING=1");
         }
         Event::Warning(sentence) => out.warning(sentence),
+        Event::Note(sentence) => out.info(sentence),
         Event::OomKilled(count) => out.warning(format_args!(
             "the kernel killed {count} processes of container {name} for want of memory"
         )),

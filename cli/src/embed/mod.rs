@@ -57,7 +57,10 @@ impl Launch {
     #[must_use]
     pub fn new(container: ContainerConfig, network: Option<NetworkConfig>, paths: &HostPaths) -> Launch {
         let (notes, unit) = (Vec::new(), UnitRequest::default());
-        Launch::requested(Request { container, network, notes, wait_for_links: true, unit }, paths)
+        Launch::requested(
+            Request { container, network, notes, wait_for_links: true, unit, names: false },
+            paths,
+        )
     }
 
     fn requested(mut request: Request, paths: &HostPaths) -> Launch {

@@ -37,6 +37,9 @@ pub struct Request {
     pub wait_for_links: bool,
     /// How the host's systemd sees it.
     pub unit: UnitRequest,
+    /// Whether it is known as NAME.containers on the host and to other containers, where it has addresses, and they to
+    /// it, where it has a network of its own ([`crate::hosts_file`]).
+    pub names: bool,
 }
 
 /// How the host's systemd sees a container. On a host without systemd, defaults ask for nothing.
@@ -75,9 +78,9 @@ pub struct Planned {
     /// Who runs the container, as systemd-machined is told.
     #[serde(skip)]
     manager: String,
-    /// Whether its name servers follow the host's.
+    /// What is kept in its files and the host's while it runs.
     #[serde(skip)]
-    follow: Option<Follower>,
+    names: Names,
 }
 
 impl Planned {
@@ -100,6 +103,7 @@ impl Planned {
             }
             None => None,
         };
+        let names = names(request, network.as_ref());
         Ok(Planned {
             container,
             network,
@@ -107,7 +111,7 @@ impl Planned {
             notes: request.notes.clone(),
             wait_for_links: request.wait_for_links,
             manager: request.container.manager.clone(),
-            follow: follower(&request.container),
+            names,
         })
     }
 
@@ -131,7 +135,7 @@ impl Planned {
     /// When any step fails; what was made before is removed again.
     pub fn start(self, paths: &HostPaths) -> Result<Running> {
         let wait_for_links = self.wait_for_links;
-        let names = Names { resolver: self.follow.clone() };
+        let names = self.names.clone();
         let service = self.unit.as_ref().filter(|unit| unit.register).map(|_| self.manager.clone());
         let links = self.network.as_ref().map(host_links).unwrap_or_default();
         // The root, when it is new, so that it can be locked.
@@ -167,9 +171,11 @@ fn start_claimed(
     planned: Planned,
     paths: &HostPaths,
 ) -> Result<(Supervisor, Option<Applied>, State)> {
-    let Planned { container, network, unit, .. } = planned;
+    let Planned { container, network, unit, names, .. } = planned;
     let registered = unit.is_some_and(|unit| unit.register);
-    instance.journal(&records(&container, network.as_ref(), registered))?;
+    let mut records = records(&container, network.as_ref(), registered);
+    records.extend(names.record());
+    instance.journal(&records)?;
     let users = Users::choose(&container, |path| instance.journal(&[reclaim::ids_record(path)]))?;
     let prepared = Prepared::with_users(container, users)?;
     let cgroup = Cgroup::create(&prepared.plan().cgroup)?;
@@ -225,11 +231,16 @@ fn machine(service: String, supervisor: &Supervisor, state: &State, links: &[Str
     }
 }
 
-/// What keeps the container's name servers, where it can be kept.
-fn follower(container: &ContainerConfig) -> Option<Follower> {
-    let writable = !container.root.read_only;
-    let follows = container.integration.resolv_conf.follows() && writable;
-    follows.then(|| Follower::new(container.network.is_private()))
+/// What is kept while the container runs.
+fn names(request: &Request, network: Option<&NetworkPlan>) -> Names {
+    let container = &request.container;
+    let own_network = container.network.is_private();
+    let follows = container.integration.resolv_conf.follows() && !container.root.read_only;
+    Names {
+        resolver: follows.then(|| Follower::new(own_network)),
+        addresses: network.filter(|_| request.names).map(NetworkPlan::addresses).unwrap_or_default(),
+        neighbours: request.names && own_network,
+    }
 }
 
 fn state(paused: &Paused, network: Option<&NetworkPlan>) -> Result<State> {
@@ -327,13 +338,12 @@ impl Running {
         let on_event = Mutex::new(on_event);
         let tell = |event| (on_event.lock().unwrap_or_else(PoisonError::into_inner))(event);
         let companion = Companion { machine: self.machine, scope, stopper: self.supervisor.stopper(), paths };
-        let warn = |warning| tell(Event::Warning(warning));
-        let (names, begun) = (self.names, state.clone());
-        let end = names.beside(&begun, paths, &warn, |names| {
-            companion.beside(&warn, || {
+        let begun = state.clone();
+        let end = self.names.beside(&begun, paths, &tell, |names| {
+            companion.beside(&|warning| tell(Event::Warning(warning)), || {
                 self.supervisor.run(attached, |event| {
                     if event == Event::Ready {
-                        names.again();
+                        names.ready();
                         state.ready = true;
                         // Only `list` would show it late.
                         let _ = instance.publish(&state);
@@ -344,6 +354,7 @@ impl Running {
             })
         });
         let network = self.network.take().map(|network| network.teardown(self.wait_for_links));
+        let known = self.names.forget(&name, paths);
         let end = match end {
             Ok(end) => end,
             Err(error) => {
@@ -353,6 +364,7 @@ impl Running {
         };
         let mut cleanup: Vec<Error> = end.cleanup.into_iter().map(Error::from).collect();
         cleanup.extend(network.and_then(std::result::Result::err).map(Error::from));
+        cleanup.extend(known.err());
         // With something left behind the journal stays, for reclaim.
         if cleanup.is_empty() {
             self.instance.release();

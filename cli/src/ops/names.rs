@@ -1,69 +1,113 @@
 //! What keeps names right while a container runs, in a thread of its own that ends with the supervision: the container's
-//! name servers follow the host's.
+//! name servers follow the host's, its own name is known on the host, and those of others in the container.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::AsFd;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use runtime::HostPaths;
-use runtime::instance::State;
+use runtime::instance::{Record, State};
+use runtime::supervisor::Event;
 
+use super::error::Result;
+use super::reclaim;
+use crate::host_settings::HostSettings;
+use crate::hosts_file::{self, HostFile, LIST};
 use crate::inside::Inside;
 use crate::resolver::Follower;
 use crate::watch::{INTERVAL, Watch};
 
 /// Who writes a file often does so several times: what follows shortly is waited for.
 const SETTLE: Duration = Duration::from_millis(50);
+/// How long to wait for others that start or end at the same time, for each that there is: a thousand containers write
+/// their files every five seconds then while all start, and not a thousand times.
+const EACH: Duration = Duration::from_millis(5);
+/// How long readiness waits for the name on the host.
+const ENTERED: Duration = Duration::from_secs(5);
 
 /// What is to be kept.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Names {
     /// The container's name servers.
     pub(super) resolver: Option<Follower>,
+    /// The addresses under which it is known; none for a container that is not.
+    pub(super) addresses: Vec<IpAddr>,
+    /// Whether it knows others.
+    pub(super) neighbours: bool,
 }
 
 /// Whose files they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Concern {
     Resolver,
+    Neighbours,
 }
 
 impl Names {
+    /// The journal's record of the name, for who cleans up if we are killed.
+    pub(super) fn record(&self) -> Option<Record> {
+        let record = || Record { kind: reclaim::NAMES.to_owned(), value: serde_json::Value::Null };
+        (!self.addresses.is_empty()).then(record)
+    }
+
+    /// Makes the container unknown again once it has ended.
+    pub(super) fn forget(&self, name: &str, paths: &HostPaths) -> Result<()> {
+        if self.addresses.is_empty() {
+            return Ok(());
+        }
+        reclaim::remove_name(name, paths, &mut Vec::new())
+    }
+
     /// Calls `supervise` on this thread and keeps the names of the container, which runs, on another one meanwhile, or not
-    /// at all where there is nothing to keep. What goes wrong is told to `warn`.
+    /// at all where there is nothing to keep. What goes wrong is an event.
     pub(super) fn beside<T>(
-        self,
+        &self,
         state: &State,
         paths: &HostPaths,
-        warn: &(dyn Fn(String) + Sync),
+        tell: &(dyn Fn(Event) + Sync),
         supervise: impl FnOnce(&Signal) -> T,
     ) -> T {
-        let idle = self.resolver.is_none();
-        let (signal, inside) = match (Signal::new(), Inside::of(state)) {
-            (Ok(signal), Some(inside)) if !idle => (signal, inside),
-            (Err(error), _) if !idle => {
-                warn(format!(
-                    "cannot make an eventfd: {error}; the container's name servers stay as they are"
-                ));
+        let idle = self.resolver.is_none() && self.addresses.is_empty() && !self.neighbours;
+        let Some(inside) = Inside::of(state).filter(|_| !idle) else {
+            return supervise(&Signal::default());
+        };
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            tell(Event::Warning(format!(
+                "cannot {what}: {error}; names in and of the container stay as they are"
+            )));
+        };
+        let signal = match Signal::new() {
+            Ok(signal) => signal,
+            Err(error) => {
+                failed("make an eventfd", &error);
                 return supervise(&Signal::default());
             }
-            _ => return supervise(&Signal::default()),
         };
-        let keeper = Keeper { names: self, name: &state.name, inside, paths, warn, told: BTreeSet::new() };
+        let keeper = Keeper {
+            names: self.clone(),
+            state,
+            inside,
+            paths,
+            tell,
+            told: BTreeSet::new(),
+            others: 0,
+            ready: state.ready,
+        };
         std::thread::scope(|threads| {
             // Whatever ends this closure ends the thread, which the scope waits for.
             let ending = Ending(&signal);
             let builder = std::thread::Builder::new().name("names".to_owned());
             if let Err(error) = builder.spawn_scoped(threads, || keeper.run(&signal)) {
-                warn(format!(
-                    "cannot start a thread: {error}; the container's name servers stay as they are"
-                ));
+                signal.entered();
+                failed("start a thread", &error);
             }
             let result = supervise(&signal);
             drop(ending);
@@ -77,6 +121,7 @@ impl Names {
 pub(super) struct Signal {
     event: Option<EventFd>,
     ending: AtomicBool,
+    entered: (Mutex<bool>, Condvar),
 }
 
 /// What the thread was woken by.
@@ -90,17 +135,34 @@ enum Woken {
 impl Signal {
     fn new() -> nix::Result<Signal> {
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Signal { event: Some(event), ending: AtomicBool::new(false) })
+        Ok(Signal { event: Some(event), ..Signal::default() })
     }
 
-    /// Has everything looked at again: the container's own start may have changed its files.
-    pub(super) fn again(&self) {
+    /// The container is ready: its name on the host is waited for, so that whoever hears of it finds it there, and
+    /// everything is looked at again, since the start inside may have changed files.
+    pub(super) fn ready(&self) {
+        if self.event.is_some() {
+            let (entered, condition) = &self.entered;
+            let guard = entered.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(condition.wait_timeout_while(guard, ENTERED, |entered| !*entered));
+        }
+        self.call();
+    }
+
+    fn call(&self) {
         // Fails only when the counter would overflow.
         let _ = self.event.as_ref().map(|event| event.write(1));
     }
 
+    /// What is to be known of the container on the host is known.
+    fn entered(&self) {
+        let (entered, condition) = &self.entered;
+        *entered.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        condition.notify_all();
+    }
+
     /// Waits for a call from another thread, for `watch`, or for as long as `timeout`.
-    fn wait(&self, watch: Option<std::os::fd::BorrowedFd<'_>>, timeout: Option<Duration>) -> Woken {
+    fn wait(&self, watch: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> Woken {
         let Some(event) = &self.event else { return Woken::Ending };
         let mut fds = vec![PollFd::new(event.as_fd(), PollFlags::POLLIN)];
         fds.extend(watch.map(|watch| PollFd::new(watch, PollFlags::POLLIN)));
@@ -125,23 +187,29 @@ struct Ending<'a>(&'a Signal);
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         self.0.ending.store(true, Ordering::Release);
-        self.0.again();
+        self.0.call();
     }
 }
 
 /// What the thread works with.
 struct Keeper<'a> {
     names: Names,
-    name: &'a str,
+    state: &'a State,
     inside: Inside,
     paths: &'a HostPaths,
-    warn: &'a (dyn Fn(String) + Sync),
+    tell: &'a (dyn Fn(Event) + Sync),
     /// What has gone wrong and been told.
     told: BTreeSet<Concern>,
+    /// How many other containers there are.
+    others: usize,
+    /// Whether the container said so: what is missing in its root then is not going to be made.
+    ready: bool,
 }
 
 impl Keeper<'_> {
     fn run(mut self, signal: &Signal) {
+        self.enter();
+        signal.entered();
         let mut watch = Watch::new(self.paths, self.files());
         let everything: BTreeSet<Concern> = self.files().into_iter().map(|(_, concern)| concern).collect();
         let mut due = everything.clone();
@@ -151,38 +219,83 @@ impl Keeper<'_> {
             let interval = watch.fd().is_none().then_some(INTERVAL);
             match signal.wait(watch.fd(), interval) {
                 Woken::Ending => return,
-                Woken::Again => due.clone_from(&everything),
+                Woken::Again => {
+                    self.ready = true;
+                    due.clone_from(&everything);
+                }
                 Woken::Otherwise => due = watch.changed(),
             }
-            if !due.is_empty() && !self.settle(signal) {
-                return;
+            if !due.is_empty() {
+                match self.settle(signal, &due) {
+                    Woken::Ending => return,
+                    Woken::Again => {
+                        self.ready = true;
+                        due.clone_from(&everything);
+                    }
+                    Woken::Otherwise => {}
+                }
+                due.extend(watch.changed());
             }
-            due.extend(watch.changed());
         }
     }
 
-    /// Lets others finish what they have begun; `false` when all is to end meanwhile.
-    fn settle(&self, signal: &Signal) -> bool {
-        let until = Instant::now() + SETTLE;
+    /// Makes the container known on the host, unless the host does without.
+    fn enter(&mut self) {
+        if self.names.addresses.is_empty() && !self.names.neighbours {
+            return;
+        }
+        let wanted = HostSettings::read(self.paths).map(|settings| settings.hosts_file);
+        if let Err(error) = &wanted {
+            (self.tell)(Event::Warning(format!("names of containers are not kept: {error}")));
+        }
+        if !wanted.unwrap_or(false) {
+            self.names.addresses.clear();
+            self.names.neighbours = false;
+        }
+        if self.names.addresses.is_empty() {
+            return;
+        }
+        let name = &self.state.name;
+        match hosts_file::enter(self.paths, name, &self.names.addresses) {
+            Ok(HostFile::Kept) => {}
+            Ok(HostFile::LeftAlone(why)) => (self.tell)(Event::Note(format!(
+                "{name}.containers is not in {}: {why}",
+                self.paths.join("/etc/hosts").display()
+            ))),
+            Err(error) => (self.tell)(Event::Warning(reclaim::names_error(name, &error).to_string())),
+        }
+    }
+
+    /// Lets others finish what they have begun.
+    fn settle(&self, signal: &Signal, due: &BTreeSet<Concern>) -> Woken {
+        let many = EACH * u32::try_from(self.others).unwrap_or(u32::MAX).min(2000);
+        let until =
+            Instant::now() + SETTLE + if due.contains(&Concern::Neighbours) { many } else { Duration::ZERO };
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match signal.wait(None, Some(left)) {
-                Woken::Ending => return false,
-                _ if left.is_zero() => return true,
-                _ => {}
+                Woken::Otherwise if left.is_zero() => return Woken::Otherwise,
+                Woken::Otherwise => {}
+                called => return called,
             }
         }
     }
 
     fn files(&self) -> Vec<(PathBuf, Concern)> {
         let resolver = self.names.resolver.iter().flat_map(Follower::files);
-        resolver.map(|file| (file, Concern::Resolver)).collect()
+        let resolver = resolver.map(|file| (file, Concern::Resolver));
+        let neighbours = self.names.neighbours.then(|| (PathBuf::from(LIST), Concern::Neighbours));
+        resolver.chain(neighbours).collect()
     }
 
     fn look(&mut self, concern: Concern) {
         let result = match (concern, &self.names.resolver) {
             (Concern::Resolver, Some(resolver)) => resolver.look(&self.inside, self.paths),
-            _ => Ok(()),
+            (Concern::Resolver, None) => Ok(()),
+            (Concern::Neighbours, _) => {
+                hosts_file::tell_neighbour(self.paths, &self.state.name, &self.inside, self.ready)
+                    .map(|others| self.others = others.unwrap_or(self.others))
+            }
         };
         match result {
             Ok(()) => {
@@ -190,11 +303,22 @@ impl Keeper<'_> {
             }
             // It has ended, or the plan said so already.
             Err(error) if is_expected(&error) => {}
-            Err(error) if self.told.insert(concern) => (self.warn)(format!(
-                "cannot keep the name servers of container {} after the host's: {error} (/etc/resolv.conf)",
-                self.name
-            )),
+            Err(error) if self.told.insert(concern) => {
+                (self.tell)(Event::Warning(self.failure(concern, &error)))
+            }
             Err(_) => {}
+        }
+    }
+
+    fn failure(&self, concern: Concern, error: &io::Error) -> String {
+        let name = &self.state.name;
+        match concern {
+            Concern::Resolver => format!(
+                "cannot keep the name servers of container {name} after the host's: {error} (its /etc/resolv.conf)"
+            ),
+            Concern::Neighbours => {
+                format!("cannot tell container {name} the names of others: {error} (its /etc/hosts)")
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::error::{Error, Result};
 use super::{net_paths, root_of};
-use crate::{change, events, machined};
+use crate::{change, events, hosts_file, machined};
 
 /// Journal records with a [`CgroupPlan`].
 pub(super) const CGROUP: &str = "cgroup";
@@ -28,6 +28,9 @@ pub(super) fn ids_record(lock: &Path) -> Record {
 
 /// Journal records with the name that systemd-machined was told, or was about to be.
 pub(super) const MACHINE: &str = "machine";
+
+/// Journal records of a container whose name is in files that are shared ([`crate::hosts_file`]).
+pub(super) const NAMES: &str = "names";
 
 /// A container that was cleaned up after.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -105,6 +108,7 @@ pub(crate) fn claim_reclaimed(
     // Names are derived from the container's, so this works without a journal, too.
     let by_name = netsetup::reclaim(&net_paths(paths), name, &netsetup::resources_for(name))?;
     removed.extend(by_name.removed.iter().map(describe));
+    remove_name(name, paths, &mut removed)?;
     Ok((instance, removed))
 }
 
@@ -118,6 +122,7 @@ pub(super) fn leftovers(instance: &mut Instance, name: &str, paths: &HostPaths) 
             ON_HOST => remove_from_host(&record.value, &mut removed),
             IDS => unlock_ids(&record.value, &mut removed),
             NETWORK => remove_network(&record.value, name, paths, &mut removed),
+            NAMES => remove_name(name, paths, &mut removed),
             MACHINE => {
                 let was_there = machined::unregister_dead(name, paths);
                 removed.extend(was_there.then(|| format!("registration of {name} with systemd-machined")));
@@ -179,6 +184,22 @@ fn remove_network(
     let done = netsetup::reclaim(&net_paths(paths), name, &resources)?;
     removed.extend(done.removed.iter().map(describe));
     Ok(())
+}
+
+/// Takes the container's name out of the files that have it; what else stands there wrongly is put right, too.
+pub(super) fn remove_name(name: &str, paths: &HostPaths, removed: &mut Vec<String>) -> Result<()> {
+    if hosts_file::leave(paths, name).map_err(|error| names_error(name, &error))? {
+        removed.push(format!("the name {name}.containers"));
+    }
+    Ok(())
+}
+
+/// Why names could not be kept.
+pub(super) fn names_error(name: &str, error: &std::io::Error) -> Error {
+    Error::Other(format!(
+        "cannot keep the name {name}.containers in /etc/hosts: {error}; \"hostsFile\": false in /etc/nixrun.json does \
+         without"
+    ))
 }
 
 fn describe(resource: &Resource) -> String {

@@ -41,7 +41,7 @@ pub fn boot_request(
     }
     let mut unit = UnitRequest::default();
     unit.register = boot.register.unwrap_or(unit.register);
-    Ok(Request { container, network, notes: boot.notes, wait_for_links: true, unit })
+    Ok(Request { container, network, notes: boot.notes, wait_for_links: true, unit, names: true })
 }
 
 /// A command, or the init, of any root directory; `console` is what its console is connected to by default.
@@ -55,5 +55,6 @@ pub fn run_request(args: &RunArgs, console: Console) -> Result<Request> {
             "cannot run a container in /, the root of the host; name another directory with -D".to_owned(),
         ));
     }
-    Ok(Request { container, network, notes: Vec::new(), wait_for_links: false, unit: UnitRequest::default() })
+    let unit = UnitRequest::default();
+    Ok(Request { container, network, notes: Vec::new(), wait_for_links: false, unit, names: false })
 }

@@ -85,7 +85,8 @@ pub(super) fn translate(mut asked: Asked, around: Surroundings<'_>) -> Result<Me
         variables.notes.push(note.to_owned());
     }
     let unit = unit(&asked, register, &mut variables.notes)?;
-    let request = Request { container, network, notes: variables.notes, wait_for_links: true, unit };
+    let request =
+        Request { container, network, notes: variables.notes, wait_for_links: true, unit, names: false };
     Ok(Meaning {
         request,
         root: rootfs,

@@ -87,6 +87,9 @@ pub enum Event {
     /// Something beside the container failed, which runs on: one sentence. For those who do something beside it; the
     /// supervisor itself does not say it.
     Warning(String),
+    /// Something beside the container is other than a reader of the documentation may expect, and nothing is wrong: one
+    /// sentence. Said by whom a warning is said by.
+    Note(String),
 }
 
 /// Asks a running container to stop, from any thread.

@@ -49,6 +49,7 @@
 //! a unit that was delegated to them. What it gets is handed to `supervise`.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod args;
 pub mod change;
 pub mod commands;

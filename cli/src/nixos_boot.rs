@@ -216,7 +216,10 @@ fn plain(name: &str, settings: &Settings, host: &HostPaths) -> Result<ContainerC
 }
 
 /// The root directory of a NixOS container, which need not exist yet.
-fn root_directory(name: &str, settings: &Settings, host: &HostPaths) -> Result<PathBuf, BootError> {
+///
+/// # Errors
+/// When what is there is no directory that can be one.
+pub fn root_directory(name: &str, settings: &Settings, host: &HostPaths) -> Result<PathBuf, BootError> {
     let document = &settings.document;
     let parent = match (document.ephemeral == Some(true), settings.old_directories()) {
         (true, _) => "/run/nixos-containers",

@@ -149,6 +149,17 @@ impl Output {
         }
     }
 
+    /// Shows how far something is, in place of what was shown before, on a terminal and not with `-q`; an empty text
+    /// takes it away.
+    pub fn progress(&self, text: &str) {
+        let mut stderr = io::stderr().lock();
+        if !self.quiet && stderr.is_terminal() {
+            let width = terminal_width().unwrap_or(80).saturating_sub(1);
+            let text: String = text.chars().take(width).collect();
+            let _ = stderr.write_all(format!("\r\x1b[K{text}").as_bytes()).and_then(|()| stderr.flush());
+        }
+    }
+
     /// Says why something failed.
     pub fn error(&self, sentence: impl Display) {
         self.say(&sentence);

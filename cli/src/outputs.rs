@@ -4,7 +4,7 @@
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
-use crate::{doctor, events, json, life, ops, stats, systems};
+use crate::{archive, doctor, events, json, life, ops, stats, systems};
 
 /// Makes the schema of a type.
 type Of = fn() -> Schema;
@@ -16,6 +16,7 @@ const OUTPUTS: &[(&str, Of)] = &[
     ("doctor", schema::<Vec<doctor::Check>>),
     ("events", schema::<events::Event>),
     ("generations", schema::<Vec<systems::ListedGeneration>>),
+    ("import", schema::<archive::Imported>),
     ("list", schema::<Vec<ops::Listed>>),
     ("reclaim", schema::<Vec<ops::Reclaimed>>),
     ("rollback", schema::<systems::Updated>),

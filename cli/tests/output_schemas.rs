@@ -45,4 +45,4 @@ fn every_command_with_json_has_a_schema() {
 }
 
 /// How many are still without.
-const NOT_YET: usize = 5;
+const NOT_YET: usize = 4;

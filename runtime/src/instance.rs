@@ -242,6 +242,32 @@ impl Instance {
     }
 }
 
+/// A root that nobody starts a container in while this lives: systemd-nspawn's locks on it.
+#[derive(Debug)]
+pub struct RootHold {
+    locks: Vec<RootLockFile>,
+    parents: Vec<PathBuf>,
+}
+
+/// Keeps a root from being run, be it under nixrun or systemd-nspawn, while it is read.
+///
+/// # Errors
+/// [`ErrorKind::Busy`] when it runs.
+pub fn hold_root(paths: &HostPaths, root: &Path) -> Result<RootHold, Error> {
+    let mut hold = RootHold { locks: Vec::new(), parents: removable(paths) };
+    root_lock::take(paths, root, RootLock::Shared, &mut hold.locks)?;
+    Ok(hold)
+}
+
+impl Drop for RootHold {
+    fn drop(&mut self) {
+        for lock in &self.locks {
+            lock.remove();
+        }
+        remove_empty(&self.parents);
+    }
+}
+
 /// The directories around our files. Those of systemd-nspawn's locks stay where systemd runs: nspawn makes them and
 /// its lock in two steps, between which they must not vanish.
 fn removable(paths: &HostPaths) -> Vec<PathBuf> {

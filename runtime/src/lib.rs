@@ -63,6 +63,7 @@ pub mod seccomp;
 pub mod supervisor;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod tree;
 mod users;
 
 pub use caps::{CapSet, CapsError, available as available_capabilities, nspawn_default};

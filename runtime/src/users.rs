@@ -1,6 +1,6 @@
 //! The host's ids of a container with a user namespace: found, locked, and given to its files.
 
-mod acl;
+pub(crate) mod acl;
 pub(crate) mod chown;
 pub(crate) mod idmap;
 mod pick;

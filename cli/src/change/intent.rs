@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Change;
-use crate::files;
 use crate::life::{self, Creation, Destruction};
 use crate::ops::{Error, Result};
 use crate::systems::Pending;
+use crate::{archive, files};
 
 /// A change of several steps. Each kind says how it is completed or undone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,13 @@ pub enum Intent {
     Create(Creation),
     /// A container that goes.
     Destroy(Destruction),
+    /// A frozen control group that is to go on.
+    Thaw {
+        /// Host path.
+        cgroup: PathBuf,
+    },
+    /// A container that is being made of an archive: undone.
+    Import(archive::Leftover),
 }
 
 impl Intent {
@@ -45,6 +52,13 @@ impl Intent {
                 })
             }),
             Intent::Update(pending) => pending.recover(name, change.paths()),
+            Intent::Thaw { cgroup } => archive::thaw(cgroup).map_err(|error| {
+                Error::Other(format!(
+                    "cannot let container {name} go on, which an interrupted export has frozen by {}: {error}",
+                    cgroup.display()
+                ))
+            }),
+            Intent::Import(leftover) => leftover.undo(change),
         }
     }
 }

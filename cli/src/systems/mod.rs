@@ -26,7 +26,7 @@ pub use build::Obtained;
 pub use diff::{Change as PackageChanged, Difference, PackageChange, diff};
 pub use generations::{ListedGeneration, generations};
 pub use source::Source;
-pub(crate) use store::STORE;
+pub(crate) use store::{STORE, is_path as is_store_path};
 pub use transition::{Activation, Means, Pending};
 pub use update::{RollbackRequest, UpdateRequest, Updated, reload, rollback, update};
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use std::ptr;
 
 use nix::errno::Errno;
 
@@ -46,6 +47,13 @@ pub fn openat2(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, resolve:
     }
 }
 
+/// `openat2` resolve flag: no mount on the way.
+pub const RESOLVE_NO_XDEV: u64 = 0x01;
+/// `openat2` resolve flag: no symlink on the way.
+pub const RESOLVE_NO_SYMLINKS: u64 = 0x04;
+/// `openat2` resolve flag: neither `..` nor an absolute path leads out of the directory.
+pub const RESOLVE_BENEATH: u64 = 0x08;
+
 /// Value of an extended attribute of an open file; `None` when it has none or the file system knows none.
 #[must_use]
 pub fn xattr(file: BorrowedFd<'_>, name: &CStr) -> Option<Vec<u8>> {
@@ -83,6 +91,63 @@ pub fn xattr_at(directory: BorrowedFd<'_>, name: &CStr, attribute: &CStr) -> Res
             _ => return Err(SyscallError::new("lgetxattr", format!("{path:?}, {attribute:?}"), errno)),
         }
     }
+}
+
+/// The kernel's limit for a list of attributes and for a value.
+const XATTR_MAX: usize = 65536;
+
+/// All extended attributes of a file that is open, be it with `O_PATH` alone; none where it cannot have any. One that
+/// vanishes meanwhile is left out.
+///
+/// # Errors
+/// The kernel's.
+pub fn xattrs(file: BorrowedFd<'_>) -> Result<Vec<(CString, Vec<u8>)>> {
+    let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default();
+    // Most files have none, and then there is no need for room.
+    // SAFETY: the path is NUL-terminated; without a buffer the kernel says how much there is.
+    let length = unsafe { libc::listxattr(path.as_ptr(), ptr::null_mut(), 0) };
+    match (length, Errno::last()) {
+        (0, _) | (-1, Errno::EOPNOTSUPP) => return Ok(Vec::new()),
+        (-1, errno) => return Err(SyscallError::new("listxattr", format!("{path:?}"), errno)),
+        _ => {}
+    }
+    let mut names = vec![0u8; XATTR_MAX];
+    // SAFETY: the path is NUL-terminated; the kernel writes at most `names.len()` bytes into `names`.
+    let length = unsafe { libc::listxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
+    check(length as libc::c_long, "listxattr", || format!("{path:?}"))?;
+    names.truncate(usize::try_from(length).unwrap_or(0));
+    let mut found = Vec::new();
+    for name in names.split_inclusive(|byte| *byte == 0) {
+        let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+        let mut value = vec![0u8; XATTR_MAX];
+        // SAFETY: both strings are NUL-terminated; the kernel writes at most `value.len()` bytes into `value`.
+        let length =
+            unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+        match (usize::try_from(length), Errno::last()) {
+            (Ok(length), _) => {
+                value.truncate(length);
+                value.shrink_to_fit();
+                found.push((name.to_owned(), value));
+            }
+            (_, Errno::ENODATA | Errno::EOPNOTSUPP) => {}
+            (_, errno) => return Err(SyscallError::new("getxattr", format!("{path:?}, {name:?}"), errno)),
+        }
+    }
+    Ok(found)
+}
+
+/// Renames what is at `from` to `to` below `directory`, unless something is there.
+///
+/// # Errors
+/// EEXIST when something is; EINVAL on a file system that cannot tell.
+pub fn rename_new(directory: BorrowedFd<'_>, from: &CStr, to: &CStr) -> Result<()> {
+    let at = directory.as_raw_fd();
+    // SAFETY: both strings are NUL-terminated.
+    let result = unsafe {
+        libc::syscall(libc::SYS_renameat2, at, from.as_ptr(), at, to.as_ptr(), libc::RENAME_NOREPLACE)
+    };
+    check(result, "renameat2", || format!("{at}, {from:?}, {at}, {to:?}, RENAME_NOREPLACE"))?;
+    Ok(())
 }
 
 /// Gives what `name` is in `directory` an extended attribute, a symlink itself.

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use crate::sys::fd::{set_xattr_at, xattr_at};
 
 /// Who may do what with a file, and what files get that are made in a directory.
-const LISTS: [&CStr; 2] = [c"system.posix_acl_access", c"system.posix_acl_default"];
+pub(crate) const LISTS: [&CStr; 2] = [c"system.posix_acl_access", c"system.posix_acl_default"];
 const HEADER: usize = size_of::<u32>();
 const ENTRY: usize = 8;
 /// Entries for one user and for one group; the others name nobody.
@@ -32,7 +32,7 @@ pub(super) fn give(
 }
 
 /// The list with other ids; `None` when they are the same.
-fn replaced(value: &[u8], id: impl Fn(u32) -> u32) -> nix::Result<Option<Vec<u8>>> {
+pub(crate) fn replaced(value: &[u8], id: impl Fn(u32) -> u32) -> nix::Result<Option<Vec<u8>>> {
     let mut new = value.to_vec();
     let (header, entries) = new.split_at_mut_checked(HEADER).ok_or(Errno::EINVAL)?;
     if header != [2, 0, 0, 0] || entries.len() % ENTRY != 0 {

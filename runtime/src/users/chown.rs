@@ -15,7 +15,7 @@ use crate::rootfs::Root;
 use crate::sys::mount::open_tree_clone;
 
 /// Upper half of the owner's id of a root whose files are being given away (systemd's `UID_BUSY_BASE`).
-pub(super) const BUSY: u32 = 0xfffe_0000;
+pub(crate) const BUSY: u32 = 0xfffe_0000;
 
 /// Gives all files of the root to the ids: each keeps the lower half of its owner's id. A root that belongs to them is
 /// left alone, since it itself is done last. Other file systems that are mounted in it are not entered.

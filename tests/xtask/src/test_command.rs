@@ -39,6 +39,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("dbus-daemon", "dbus-daemon"),
     ("dbus-monitor", "dbus-bin"),
     ("nix-instantiate", "nix-bin"),
+    ("zstd", "zstd"),
 ];
 
 /// One part of the tests and how it went.

@@ -66,6 +66,7 @@ pub mod group_limit;
 pub mod host_settings;
 pub mod hosts_file;
 pub mod inside;
+pub mod inspect;
 pub mod json;
 pub mod life;
 pub mod listen_fds;

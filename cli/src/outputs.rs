@@ -4,7 +4,7 @@
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
-use crate::{archive, doctor, events, json, life, ops, stats, systems};
+use crate::{archive, doctor, events, inspect, json, life, ops, stats, systems};
 
 /// Makes the schema of a type.
 type Of = fn() -> Schema;
@@ -17,6 +17,7 @@ const OUTPUTS: &[(&str, Of)] = &[
     ("events", schema::<events::Event>),
     ("generations", schema::<Vec<systems::ListedGeneration>>),
     ("import", schema::<archive::Imported>),
+    ("inspect", schema::<inspect::Inspection>),
     ("list", schema::<Vec<ops::Listed>>),
     ("reclaim", schema::<Vec<ops::Reclaimed>>),
     ("rollback", schema::<systems::Updated>),

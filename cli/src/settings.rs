@@ -30,6 +30,8 @@ pub struct Key {
 macro_rules! keys {
     ($($name:ident = $json:literal, $conf:literal;)+) => {
         $(pub(crate) const $name: Key = Key { json: $json, conf: $conf };)+
+        /// All of them.
+        pub(crate) const KEYS: &[Key] = &[$($name),+];
     };
 }
 

@@ -9,12 +9,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use runtime::HostPaths;
 
-use super::{Result, missing, printed, signals};
+use super::{Result, printed, signals};
 use crate::args::{EventsArgs, InspectArgs, MetricsArgs, StatsArgs};
 use crate::metrics::{self, Address, Server, ServerError};
 use crate::ops::Error;
 use crate::output::Output;
-use crate::{configured, events, exit, files, stats};
+use crate::{configured, events, exit, files, inspect, stats};
 
 /// How long `stats` looks for what is used in a second.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
@@ -68,8 +68,13 @@ pub(super) fn stats(args: &StatsArgs, paths: &HostPaths, out: &Output) -> Result
     Ok(exit::SUCCESS)
 }
 
-pub(super) fn inspect(_args: &InspectArgs, _paths: &HostPaths, _out: &Output) -> Result {
-    missing("inspect")
+pub(super) fn inspect(args: &InspectArgs, paths: &HostPaths, out: &Output) -> Result {
+    let one = inspect::inspect(&args.name, paths)?;
+    printed(match args.format.json {
+        true => out.json(&one),
+        false => out.text(inspect::describe(&one, |text, colour| out.painted(text, colour))),
+    })?;
+    Ok(exit::SUCCESS)
 }
 
 pub(super) fn metrics(args: &MetricsArgs, paths: &HostPaths, out: &Output) -> Result {

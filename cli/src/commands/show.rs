@@ -73,7 +73,7 @@ pub(super) fn plan(args: &PlanArgs, paths: &HostPaths, out: &Output) -> Result {
     } else {
         let name = args.name.as_deref().unwrap_or_default();
         let options = BootOptions { nat: args.nat.nat.clone(), console: None };
-        ops::boot_request(name, &options, Console::ReadOnly, paths)?
+        ops::configured_request(name, &options, Console::ReadOnly, paths)?
     };
     let planned = Planned::for_reading(&request, paths)?;
     if args.format.json {

@@ -26,7 +26,7 @@ pub use inside::{Session, session};
 pub use launch::{Finished, Planned, Request, Running, UnitRequest};
 pub(crate) use reclaim::claim_reclaimed;
 pub use reclaim::{Reclaimed, reclaim};
-pub use request::{BootOptions, boot_request, run_request};
+pub use request::{BootOptions, boot_request, configured_request, run_request};
 pub use scope::{ScopePlan, UnitPlan, enter_scope};
 pub(crate) use show::not_running;
 pub use show::{Listed, Phase, already_running, list, phase_of, status};

@@ -32,6 +32,19 @@ pub fn boot_request(
 ) -> Result<Request> {
     // What a killed command has left of it is completed or undone before it is looked at.
     change::settle(name, paths)?;
+    configured_request(name, options, console, paths)
+}
+
+/// The same as the files say it now: for those who look and change nothing.
+///
+/// # Errors
+/// As [`boot_request`].
+pub fn configured_request(
+    name: &str,
+    options: &BootOptions,
+    console: Console,
+    paths: &HostPaths,
+) -> Result<Request> {
     let settings = Settings::read(name, paths)?;
     let boot = nixos_boot::to_configs(name, &settings, paths)?;
     let (mut container, mut network) = (boot.container, boot.network);

@@ -88,6 +88,7 @@ pub mod resolver;
 pub mod rlimit;
 pub mod settings;
 pub mod signals;
+pub mod snapshot;
 pub mod stats;
 pub mod systemd_nspawn;
 pub mod systems;

@@ -1,23 +1,69 @@
-//! A copy of a directory tree: what `cp -a --reflink=auto` makes.
+//! A copy of a directory tree: what `cp -a --reflink=auto --sparse=always` makes of it, or a snapshot where btrfs can.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchownat, linkat, symlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, Whence, fchownat, linkat, lseek, symlinkat, unlinkat};
 
 use crate::error::{Doing, Error};
+use crate::sys::btrfs;
 use crate::sys::fd::{copy_xattrs, reflink};
+use crate::sys::mount::open_tree_clone;
 
-const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+/// O_NONBLOCK for what was a file when it was looked at and is a FIFO now.
+const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NOFOLLOW).union(OFlag::O_NONBLOCK).union(OFlag::O_CLOEXEC);
 
-/// Copies a directory to a place where nothing is, with owners, modes, times, extended attributes and hard links.
+/// How much of a file is copied before somebody hears of it, in bytes.
+const PIECE: u64 = 16 << 20;
+
+/// How a tree was kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// As a snapshot of its subvolume.
+    Subvolume,
+    /// By files that share their blocks with the original's.
+    Shared,
+    /// By files of its own.
+    Copied,
+}
+
+/// Hears how many bytes have been copied; whether to go on.
+pub type Watch<'a> = &'a mut dyn FnMut(u64) -> bool;
+
+/// Keeps a directory as it is now at a place where nothing is, which is on the same file system for the fast ways: a
+/// snapshot of a btrfs subvolume, with those that are nested in it; else files that share their blocks. What is mounted
+/// in it stays out, in its place the directory below. It is on the disk when this returns.
+///
+/// # Errors
+/// When something cannot be read or written, or `watch` says no; what has been made stays, to be removed.
+pub fn keep(from: &Path, to: &Path, watch: Watch<'_>) -> Result<Kept, Error> {
+    let doing = || format!("keep {} as {}", from.display(), to.display());
+    let place = nix::fcntl::open(from, READ | OFlag::O_DIRECTORY, Mode::empty()).doing(doing)?;
+    // A copy of the mount alone: nothing that is mounted further in is in it.
+    let tree = open_tree_clone(place.as_fd(), c"", false).doing(doing)?;
+    let source = File::from(openat(&tree, ".", READ | OFlag::O_DIRECTORY, Mode::empty()).doing(doing)?);
+    let mut copy = Copy { links: HashMap::new(), bytes: 0, shares: true, shared: true, watch: Some(watch) };
+    let subvolume = btrfs::is_subvolume(place.as_fd());
+    if subvolume && btrfs::snapshot(place.as_fd(), to).is_ok() {
+        let target = File::open(to).doing(doing)?;
+        copy.nested(target.as_fd(), source.as_fd(), target.as_fd(), Path::new(""))
+            .map_err(|failed| sentence(&doing(), from, failed))?;
+        nix::unistd::syncfs(&target).doing(doing)?;
+        return Ok(Kept::Subvolume);
+    }
+    copy.whole(&source, from, to, &doing)?;
+    nix::unistd::syncfs(&File::open(to).doing(doing)?).doing(doing)?;
+    Ok(if copy.shared { Kept::Shared } else { Kept::Copied })
+}
+
+/// Copies a directory to a place where nothing is, with owners, modes, times, extended attributes, hard links and holes.
 pub(crate) fn tree(from: &Path, to: &Path) -> Result<(), Error> {
     let doing = || format!("copy {} to {}", from.display(), to.display());
     let source = File::open(from).doing(doing)?;
@@ -28,48 +74,109 @@ pub(crate) fn tree(from: &Path, to: &Path) -> Result<(), Error> {
             format!("cannot copy {} to {}: the copy lies within it", from.display(), to.display()),
         ));
     }
-    fs::create_dir(to).doing(doing)?;
-    let target = File::open(to).doing(doing)?;
-    let mut copy = Copy { top: target.as_fd(), links: HashMap::new() };
-    copy.directory(source.as_fd(), target.as_fd(), Path::new("")).map_err(|(path, error)| {
-        let (kind, path) = (error.kind(), from.join(path));
-        let sentence = format!("cannot {}: {}: {error}", doing(), path.display());
-        if kind == io::ErrorKind::PermissionDenied {
-            return Error::new(crate::ErrorKind::Permission, sentence);
-        }
-        Error::new(crate::ErrorKind::System, sentence)
-    })?;
-    let stat = nix::sys::stat::fstat(&source).doing(doing)?;
-    dress(target.as_fd(), source.as_fd(), &stat)
-        .and_then(|()| date(target.as_fd(), OsStr::new("."), &stat))
-        .doing(doing)
+    let mut copy = Copy { links: HashMap::new(), bytes: 0, shares: true, shared: true, watch: None };
+    copy.whole(&source, from, to, &doing)
+}
+
+fn sentence(doing: &str, from: &Path, (path, error): Failed) -> Error {
+    let (kind, path) = (error.kind(), from.join(path));
+    let sentence = format!("cannot {doing}: {}: {error}", path.display());
+    if kind == io::ErrorKind::PermissionDenied {
+        return Error::new(crate::ErrorKind::Permission, sentence);
+    }
+    Error::new(crate::ErrorKind::System, sentence)
 }
 
 type Failed = (PathBuf, io::Error);
 
 struct Copy<'a> {
-    /// The copy's top directory.
-    top: BorrowedFd<'a>,
-    /// Where below it the files are that have other names, too, by their device and inode.
+    /// Where below the copy's top directory the files are that have other names, too, by their device and inode.
     links: HashMap<(u64, u64), PathBuf>,
+    /// Bytes copied so far.
+    bytes: u64,
+    /// Whether the two file systems may let files share blocks.
+    shares: bool,
+    /// Whether all that have any do.
+    shared: bool,
+    watch: Option<Watch<'a>>,
 }
 
 impl Copy<'_> {
-    fn directory(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, path: &Path) -> Result<(), Failed> {
+    fn whole(
+        &mut self,
+        source: &File,
+        from: &Path,
+        to: &Path,
+        doing: &dyn Fn() -> String,
+    ) -> Result<(), Error> {
+        fs::create_dir(to).doing(doing)?;
+        let target = File::open(to).doing(doing)?;
+        self.directory(target.as_fd(), source.as_fd(), target.as_fd(), Path::new(""))
+            .map_err(|failed| sentence(&doing(), from, failed))?;
+        let stat = nix::sys::stat::fstat(source).doing(doing)?;
+        dress(target.as_fd(), source.as_fd(), &stat)
+            .and_then(|()| date(target.as_fd(), OsStr::new("."), &stat))
+            .doing(doing)
+    }
+
+    /// Fills in what a snapshot of a subvolume has of those nested in it: an empty directory with a number of its own.
+    fn nested(
+        &mut self,
+        top: BorrowedFd<'_>,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        path: &Path,
+    ) -> Result<(), Failed> {
+        let at = |error| (path.to_path_buf(), error);
+        for entry in fs::read_dir(format!("/proc/self/fd/{}", to.as_raw_fd())).map_err(at)? {
+            let entry = entry.map_err(at)?;
+            let (name, path) = (entry.file_name(), path.join(entry.file_name()));
+            if entry.file_type().map_err(at)?.is_dir() {
+                self.nested_entry(top, from, to, &name, &path).map_err(|fault| fault.at(path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn nested_entry(
+        &mut self,
+        top: BorrowedFd<'_>,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &Path,
+    ) -> Result<(), Fault> {
+        let flags = READ | OFlag::O_DIRECTORY;
+        if fstatat(to, name, AtFlags::AT_SYMLINK_NOFOLLOW)?.st_ino == btrfs::PLACEHOLDER {
+            let above = nix::sys::stat::fstat(to)?;
+            unlinkat(to, name, UnlinkatFlags::RemoveDir)?;
+            self.entry(top, from, to, name, path)?;
+            return Ok(date(to, OsStr::new("."), &above)?);
+        }
+        let source = openat(from, name, flags, Mode::empty())?;
+        let target = openat(to, name, flags, Mode::empty())?;
+        self.nested(top, source.as_fd(), target.as_fd(), path).map_err(Fault::Below)
+    }
+
+    fn directory(
+        &mut self,
+        top: BorrowedFd<'_>,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        path: &Path,
+    ) -> Result<(), Failed> {
         let at = |error| (path.to_path_buf(), error);
         for entry in fs::read_dir(format!("/proc/self/fd/{}", from.as_raw_fd())).map_err(at)? {
             let name = entry.map_err(at)?.file_name();
             let path = path.join(&name);
-            self.entry(from, to, &name, &path).map_err(|failed| match failed {
-                Fault::Here(error) => (path, error),
-                Fault::Below(failed) => failed,
-            })?;
+            self.entry(top, from, to, &name, &path).map_err(|fault| fault.at(path))?;
         }
         Ok(())
     }
 
     fn entry(
         &mut self,
+        top: BorrowedFd<'_>,
         from: BorrowedFd<'_>,
         to: BorrowedFd<'_>,
         name: &OsStr,
@@ -82,7 +189,7 @@ impl Copy<'_> {
             #[allow(clippy::unnecessary_cast)]
             let inode = (stat.st_dev as u64, stat.st_ino as u64);
             if let Some(first) = self.links.get(&inode) {
-                return Ok(linkat(self.top, first.as_path(), to, name, AtFlags::empty())?);
+                return Ok(linkat(top, first.as_path(), to, name, AtFlags::empty())?);
             }
             self.links.insert(inode, path.to_path_buf());
         }
@@ -91,16 +198,14 @@ impl Copy<'_> {
                 let source = File::from(openat(from, name, READ | OFlag::O_DIRECTORY, Mode::empty())?);
                 mkdirat(to, name, Mode::S_IRWXU)?;
                 let target = File::from(openat(to, name, READ | OFlag::O_DIRECTORY, Mode::empty())?);
-                self.directory(source.as_fd(), target.as_fd(), path).map_err(Fault::Below)?;
+                self.directory(top, source.as_fd(), target.as_fd(), path).map_err(Fault::Below)?;
                 dress(target.as_fd(), source.as_fd(), &stat)?;
             }
             SFlag::S_IFREG => {
-                let mut source = File::from(openat(from, name, READ, Mode::empty())?);
+                let source = File::from(openat(from, name, READ, Mode::empty())?);
                 let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-                let mut target = File::from(openat(to, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
-                if reflink(target.as_fd(), source.as_fd()).is_err() {
-                    io::copy(&mut source, &mut target)?;
-                }
+                let target = File::from(openat(to, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+                self.content(&source, &target)?;
                 dress(target.as_fd(), source.as_fd(), &stat)?;
             }
             SFlag::S_IFLNK => {
@@ -119,10 +224,75 @@ impl Copy<'_> {
     }
 }
 
+impl Copy<'_> {
+    /// The content of a file, with its holes.
+    fn content(&mut self, mut source: &File, mut target: &File) -> io::Result<()> {
+        let length = source.metadata()?.len();
+        if length > 0 && self.shares {
+            match reflink(target.as_fd(), source.as_fd()) {
+                Ok(()) => return self.copied(0),
+                // A file system can none, or not for this file.
+                Err(error) => self.shares = error.errno() == nix::errno::Errno::EINVAL,
+            }
+        }
+        self.shared &= length == 0;
+        let mut at = 0;
+        while let Some((begin, end)) = data(source, at, length)? {
+            source.seek(SeekFrom::Start(begin))?;
+            target.seek(SeekFrom::Start(begin))?;
+            at = begin;
+            while at < end {
+                let copied = io::copy(&mut source.take(PIECE.min(end - at)), &mut target)?;
+                self.copied(copied)?;
+                if copied == 0 {
+                    // Somebody has made it shorter.
+                    return target.set_len(at);
+                }
+                at += copied;
+            }
+        }
+        target.set_len(length)
+    }
+
+    fn copied(&mut self, bytes: u64) -> io::Result<()> {
+        self.bytes += bytes;
+        let total = self.bytes;
+        let go_on = self.watch.as_mut().is_none_or(|watch| watch(total));
+        if go_on { Ok(()) } else { Err(io::Error::other("it was called off")) }
+    }
+}
+
+/// The next part of a file that is no hole, from `at` on.
+fn data(file: &File, at: u64, length: u64) -> io::Result<Option<(u64, u64)>> {
+    let seek = |at: u64, whence| {
+        lseek(file, at.try_into().unwrap_or(libc::off_t::MAX), whence)
+            .map(|at| u64::try_from(at).unwrap_or(0))
+    };
+    if at >= length {
+        return Ok(None);
+    }
+    match seek(at, Whence::SeekData) {
+        Ok(begin) => Ok(Some((begin, seek(begin, Whence::SeekHole)?))),
+        Err(nix::errno::Errno::ENXIO) => Ok(None),
+        // A file system that knows no holes.
+        Err(nix::errno::Errno::EINVAL) => Ok(Some((at, length))),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// What failed: this entry, or one below it.
 enum Fault {
     Here(io::Error),
     Below(Failed),
+}
+
+impl Fault {
+    fn at(self, path: PathBuf) -> Failed {
+        match self {
+            Fault::Here(error) => (path, error),
+            Fault::Below(failed) => failed,
+        }
+    }
 }
 
 impl<E: Into<io::Error>> From<E> for Fault {
@@ -189,6 +359,38 @@ mod tests {
         assert_eq!(fs::read(to.join("sub/file")).unwrap(), fs::read(from.join("sub/file")).unwrap());
         assert_eq!(to.join("hard").metadata().unwrap().ino(), to.join("sub/file").metadata().unwrap().ino());
         assert_ne!(to.join("hard").metadata().unwrap().ino(), from.join("hard").metadata().unwrap().ino());
+    }
+
+    #[test]
+    fn holes_stay_holes_and_what_is_mounted_stays_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::create_dir(&from).unwrap();
+        let file = File::create(from.join("sparse")).unwrap();
+        file.set_len(1 << 30).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"in the middle", 512 << 20).unwrap();
+        drop(file);
+        fs::write(from.join("empty"), "").unwrap();
+        let mut heard = 0;
+        let kept = keep(&from, &to, &mut |bytes| {
+            heard = bytes;
+            true
+        });
+        if !nix::unistd::geteuid().is_root() {
+            // The right to mount is needed.
+            kept.unwrap_err();
+            return;
+        }
+        assert_ne!(kept.unwrap(), Kept::Subvolume);
+        let copied = to.join("sparse").metadata().unwrap();
+        assert_eq!(copied.len(), 1 << 30);
+        assert!(copied.blocks() * 512 < 1 << 20 && heard < 1 << 20, "{} blocks", copied.blocks());
+        let mut text = [0; 13];
+        let file = File::open(to.join("sparse")).unwrap();
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut text, 512 << 20).unwrap();
+        assert_eq!(&text, b"in the middle");
+        let error = keep(&from, &dir.path().join("other"), &mut |_| false).unwrap_err().to_string();
+        assert!(error.contains("it was called off"), "{error}");
     }
 
     #[test]

@@ -44,7 +44,7 @@ mod cgroup;
 #[allow(unsafe_code)]
 mod child;
 mod config;
-mod copy;
+pub mod copy;
 pub mod devices;
 mod error;
 pub mod exec;

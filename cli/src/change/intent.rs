@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Change;
 use crate::life::{self, Creation, Destruction};
 use crate::ops::{Error, Result};
-use crate::systems::Pending;
+use crate::systems::{Pending, Restoring};
 use crate::{archive, files};
 
 /// A change of several steps. Each kind says how it is completed or undone.
@@ -32,6 +32,8 @@ pub enum Intent {
     },
     /// A container that is being made of an archive: undone.
     Import(archive::Leftover),
+    /// Earlier data in the place of the present ones: completed.
+    Restore(Restoring),
 }
 
 impl Intent {
@@ -59,6 +61,7 @@ impl Intent {
                 ))
             }),
             Intent::Import(leftover) => leftover.undo(change),
+            Intent::Restore(restoring) => restoring.recover(name, change.paths()),
         }
     }
 }

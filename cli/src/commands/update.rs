@@ -25,6 +25,7 @@ pub(super) fn update(args: &UpdateArgs, global: &Global, paths: &HostPaths, out:
         name: args.name.clone(),
         source: Source::of(&args.source),
         nixos_path: args.source.nixos_path.clone(),
+        snapshot: args.snapshot,
         restart: args.restart,
     };
     let updated = with_means(global, paths, out, |means| systems::update(&request, paths, means))?;
@@ -32,8 +33,12 @@ pub(super) fn update(args: &UpdateArgs, global: &Global, paths: &HostPaths, out:
 }
 
 pub(super) fn rollback(args: &RollbackArgs, global: &Global, paths: &HostPaths, out: &Output) -> Result {
-    let request =
-        RollbackRequest { name: args.name.clone(), generation: args.generation, restart: args.restart };
+    let request = RollbackRequest {
+        name: args.name.clone(),
+        generation: args.generation,
+        with_data: args.with_data,
+        restart: args.restart,
+    };
     let updated = with_means(global, paths, out, |means| systems::rollback(&request, paths, means))?;
     show(&updated, args.format.json, out)
 }
@@ -89,6 +94,7 @@ fn with_means<T>(
     let mut means = Means {
         progress: &mut |line| out.passed_on(line),
         signals: &|| signals::take(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]),
+        stop: &|name| ops::stop(name, STOP_TIME, paths).map(drop),
         restart: &|name| restart(name, global, paths, out),
     };
     work(&mut means)
@@ -124,7 +130,10 @@ fn sentence(updated: &Updated) -> String {
         Activation::AtStart => "which it will start with",
         Activation::AtRestart => "which it will have after `nixrun restart`",
     };
-    format!("{name}: generation {generation}, {how}: {}", system.display())
+    let kept = updated.kept.map_or_else(String::new, |kept| {
+        format!("\n{name}: the data of generation {kept} are kept, for `nixrun rollback {name} {kept} --with-data`")
+    });
+    format!("{name}: generation {generation}, {how}: {}{kept}", system.display())
 }
 
 fn difference_text(difference: &Difference) -> String {

@@ -1,5 +1,5 @@
 //! A running container, changed while it runs: paused, resumed, given other limits.
 
-mod freezer;
+pub(crate) mod freezer;
 
 pub use freezer::{is_paused, pause, resume, thaw};

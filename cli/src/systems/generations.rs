@@ -11,6 +11,7 @@ use super::{profile, versions};
 use crate::events::rfc3339;
 use crate::ops::Result;
 use crate::settings::Settings;
+use crate::{nixos_boot, snapshot};
 
 /// A generation of a container's system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -29,6 +30,8 @@ pub struct ListedGeneration {
     pub name: String,
     /// Its store path.
     pub system: PathBuf,
+    /// When the data that it had were kept, as in RFC 3339, in UTC; `null` when they were not.
+    pub snapshot: Option<String>,
 }
 
 /// The generations of a container, by number.
@@ -36,7 +39,9 @@ pub struct ListedGeneration {
 /// # Errors
 /// When there is no such container, or its profile cannot be read.
 pub fn generations(name: &str, paths: &HostPaths) -> Result<Vec<ListedGeneration>> {
-    Settings::read(name, paths)?;
+    let settings = Settings::read(name, paths)?;
+    let root = nixos_boot::root_directory(name, &settings, paths)?;
+    let kept = snapshot::list(name, &root);
     let running = Live::of(name, paths).and_then(|live| live.system);
     let listed = profile::list(name, paths)?.into_iter().map(|generation| {
         let described = versions::describe(&generation.system, paths);
@@ -48,6 +53,10 @@ pub fn generations(name: &str, paths: &HostPaths) -> Result<Vec<ListedGeneration
             version: described.version,
             name: described.name,
             system: generation.system,
+            snapshot: kept
+                .iter()
+                .find(|snapshot| snapshot.generation == generation.number)
+                .map(|snapshot| rfc3339(snapshot.taken)),
         }
     });
     Ok(listed.collect())

@@ -12,7 +12,9 @@ use super::activate::{Live, activate};
 use super::profile::{self, Generation};
 use super::{Progress, build};
 use crate::change::{Change, Intent};
+use crate::live::freezer;
 use crate::ops::{Error, Result};
+use crate::snapshot;
 
 /// What an operation on a container's system works with, besides the host.
 pub struct Means<'a> {
@@ -20,6 +22,8 @@ pub struct Means<'a> {
     pub progress: Progress<'a>,
     /// Takes over the signals that are to end the work once there is something to be undone.
     pub signals: &'a dyn Fn() -> Result<SignalFd>,
+    /// Shuts the container of this name down.
+    pub stop: &'a dyn Fn(&str) -> Result<()>,
     /// Stops the container of this name if it runs, and starts it.
     pub restart: &'a dyn Fn(&str) -> Result<()>,
 }
@@ -47,6 +51,12 @@ pub struct Pending {
     pub generation: Option<u64>,
     /// The system that ran.
     pub running: Option<PathBuf>,
+    /// The root that was being kept.
+    #[serde(default)]
+    pub keeping: Option<PathBuf>,
+    /// The control group that stood still for it.
+    #[serde(default)]
+    pub frozen: Option<PathBuf>,
 }
 
 impl Pending {
@@ -56,6 +66,14 @@ impl Pending {
     /// When the profile cannot be written.
     pub(crate) fn recover(&self, name: &str, paths: &HostPaths) -> Result<()> {
         build::forget(name, paths);
+        if let Some(group) = &self.frozen {
+            freezer::thaw(group).map_err(|error| {
+                Error::Other(format!("cannot have container {name} go on by {}: {error}", group.display()))
+            })?;
+        }
+        if let Some(root) = &self.keeping {
+            snapshot::settle(name, root)?;
+        }
         let current = profile::current(name, paths)?.map(|generation| generation.number);
         let Some(old) = self.generation.filter(|old| Some(*old) != current) else { return Ok(()) };
         // Before the profile, which tells whether this has been done. What it comes to is the container's affair: its next
@@ -85,6 +103,8 @@ pub(super) fn go(
     change.intend(&Intent::Update(Pending {
         generation: old.as_ref().map(|old| old.number),
         running: running.clone(),
+        keeping: None,
+        frozen: None,
     }))?;
     if let Err(error) = profile::switch(name, to.number, paths) {
         change.done()?;

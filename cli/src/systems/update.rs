@@ -12,9 +12,10 @@ use serde::Serialize;
 use super::activate::{Live, activate};
 use super::profile::{self, Generation};
 use super::transition::{self, Activation, Means};
-use super::{Source, data, diff, obtain, versions};
+use super::{Source, data, diff, keeping, obtain, restore, versions};
 use crate::change::Change;
 use crate::events::{self, Kind};
+use crate::live::freezer;
 use crate::ops::{self, Error, Result};
 use crate::settings::{self, Settings};
 
@@ -27,6 +28,8 @@ pub struct UpdateRequest {
     pub source: Option<Source>,
     /// Where nixpkgs' `nixos` is.
     pub nixos_path: Option<PathBuf>,
+    /// Keep its data as they are now.
+    pub snapshot: bool,
     /// Restart it instead of activating the system in it.
     pub restart: bool,
 }
@@ -38,6 +41,8 @@ pub struct RollbackRequest {
     pub name: String,
     /// The generation; the one before the current one when `None`.
     pub generation: Option<u64>,
+    /// Go back to the data that were kept of that generation, too.
+    pub with_data: bool,
     /// Restart it instead of activating the system in it.
     pub restart: bool,
 }
@@ -55,6 +60,8 @@ pub struct Updated {
     pub system: PathBuf,
     /// How it came into effect.
     pub activation: Activation,
+    /// Number of the generation as whose data the root directory was kept, if it was.
+    pub kept: Option<u64>,
     /// What the user should know, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -67,17 +74,27 @@ pub fn update(request: &UpdateRequest, paths: &HostPaths, means: &mut Means<'_>)
     let name = &request.name;
     let settings = own(name, "updated", paths)?;
     let change = Change::begin(name, "update", paths)?;
+    goes_on(name, paths)?;
     let source = request.source.clone().unwrap_or_else(|| Source::kept(&settings));
     let obtained = obtain(name, &source, request.nixos_path.as_deref(), paths, means.progress)?;
     let old = profile::current(name, paths)?;
     let mut warnings: Vec<String> = data::state_version_warning(name, &source, paths).into_iter().collect();
     warnings.extend(about_data(name, old.as_ref(), &obtained.system, paths));
+    let kept = match (&old, request.snapshot) {
+        (Some(old), true) => Some(keeping::keep(&change, old.number, &settings, means)?),
+        (None, true) => {
+            return Err(Error::Other(format!(
+                "container {name} has no generation yet whose data could be kept"
+            )));
+        }
+        _ => None,
+    };
     let number = profile::register(name, &obtained.system, paths)?;
     obtained.keep_configuration(name, paths)?;
     let to = profile::generation(name, number, paths)?;
     let updated = finish(&change, old, to, request.restart, warnings, &settings, means)?;
     obtained.remember(name, paths)?;
-    Ok(updated)
+    Ok(Updated { kept, ..updated })
 }
 
 /// Takes a container back to an earlier generation, or forward again.
@@ -88,6 +105,7 @@ pub fn rollback(request: &RollbackRequest, paths: &HostPaths, means: &mut Means<
     let name = &request.name;
     let settings = own(name, "rolled back", paths)?;
     let change = Change::begin(name, "rollback", paths)?;
+    goes_on(name, paths)?;
     let old = profile::current(name, paths)?;
     let to = match (request.generation, &old) {
         (Some(number), _) => profile::generation(name, number, paths)?,
@@ -97,6 +115,9 @@ pub fn rollback(request: &RollbackRequest, paths: &HostPaths, means: &mut Means<
         }
     };
     super::build::existing(&to.system, paths)?;
+    if request.with_data {
+        return restore::restore(&change, old, to, &settings, means);
+    }
     let warnings = about_data(name, old.as_ref(), &to.system, paths);
     finish(&change, old, to, request.restart, warnings, &settings, means)
 }
@@ -108,6 +129,7 @@ pub fn rollback(request: &RollbackRequest, paths: &HostPaths, means: &mut Means<
 pub fn reload(name: &str, paths: &HostPaths, means: &mut Means<'_>) -> Result<PathBuf> {
     let settings = Settings::read(name, paths)?;
     let _change = Change::begin(name, "reload", paths)?;
+    goes_on(name, paths)?;
     let live = Live::of(name, paths).ok_or_else(|| ops::not_running(name, paths))?;
     let declared = declared(&settings).map(Path::to_path_buf);
     let system =
@@ -134,6 +156,16 @@ fn own(name: &str, done: &str, paths: &HostPaths) -> Result<Settings> {
             system.display()
         ))),
         None => Ok(settings),
+    }
+}
+
+/// Nothing can be activated in a container that is paused: it would be waited for without end.
+fn goes_on(name: &str, paths: &HostPaths) -> Result<()> {
+    match Live::of(name, paths) {
+        Some(live) if freezer::is_paused(&live.state.cgroup) => Err(Error::Other(format!(
+            "container {name} is paused; let it go on with `nixrun resume {name}` first"
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -167,6 +199,7 @@ fn finish(
         previous: old.map(|old| old.number),
         system: to.system,
         activation,
+        kept: None,
         warnings,
     })
 }

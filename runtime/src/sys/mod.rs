@@ -4,6 +4,7 @@
 pub mod alloc;
 pub mod attributes;
 pub mod bpf;
+pub mod btrfs;
 pub mod clone;
 mod error;
 pub mod fd;

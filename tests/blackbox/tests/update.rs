@@ -232,3 +232,94 @@ fn what_is_no_system_is_refused_before_anything_changes() {
         before.assert_same(&host.snapshot(), "after refusals");
     });
 }
+
+#[test]
+fn data_go_back_with_their_generation_and_forward_again() {
+    on_host(|host| {
+        let [_, second] = imperative(host, Kind::Mini, "mini");
+        let container = host.boot("mini");
+        // Hard links, holes, special files and owners are data like any other.
+        host.inside(
+            "mini",
+            "cd /var/lib && echo one > rows && ln rows again && mkfifo fifo && chown 7:8 rows
+             truncate -s 1G sparse && chmod 4711 rows && ln -s /etc/shadow link",
+        );
+        let sparse = || {
+            use std::os::unix::fs::MetadataExt;
+            fs::metadata(host.root_of("mini").join("var/lib/sparse")).unwrap().blocks()
+        };
+        let listing = |place: &Path| {
+            host.sh(&format!(
+                "cd {} && find . -xdev -printf '%P %y %m %U %G %n %T@ %l\\n' | sort",
+                place.display()
+            ))
+        };
+        let updated = json(host, &["update", "mini", "--json", "--snapshot", "--system-path", path(&second)]);
+        assert_eq!((&updated["kept"], &updated["activation"]), (&1.into(), &"activated".into()));
+        let kept = host.path("var/lib/nixos-containers/.snapshots/mini/1");
+        assert_eq!(fs::read_to_string(kept.join("var/lib/rows")).unwrap(), "one\n");
+        let (was, has) = (listing(&kept.join("var/lib")), listing(&host.root_of("mini").join("var/lib")));
+        assert_eq!(was, has);
+        assert!(
+            was.contains("rows f 4711 7 8 2 ") && was.contains("link l ") && was.contains("fifo p "),
+            "{was}"
+        );
+        assert!(sparse() < 100);
+        let listed = json(host, &["generations", "--json", "mini"]);
+        assert!(listed[0]["snapshot"].is_string() && listed[1]["snapshot"].is_null(), "{listed}");
+
+        host.inside("mini", "echo two > /var/lib/rows; echo new > /var/lib/new");
+        let error = host.fails(1, &["rollback", "mini", "2", "--with-data"]);
+        assert!(
+            error.contains("no data of generation 2 of container mini were kept: there are those of 1"),
+            "{error}"
+        );
+        let leader = container.leader();
+        let back = json(host, &["rollback", "mini", "--json", "--with-data"]);
+        assert_eq!(
+            (&back["generation"], &back["activation"], &back["kept"]),
+            (&1.into(), &"restarted".into(), &2.into())
+        );
+        assert_ne!(host.ok(&["status", "mini"]).find(&leader.to_string()), Some(0));
+        assert_eq!(
+            host.inside("mini", "cat /var/lib/rows; cat /var/lib/again; ls /var/lib | grep -c new || :"),
+            "one\none\n0\n"
+        );
+        assert_eq!(page(host, "mini"), r#"{"message": "mini release 1"}"#);
+        assert_eq!(generations(host, "mini"), (vec![1, 2], Some(1), Some(1)));
+        container.wait();
+
+        host.ok(&["rollback", "mini", "2", "--with-data"]);
+        assert_eq!(host.inside("mini", "cat /var/lib/rows /var/lib/new"), "two\nnew\n");
+        host.ok(&["stop", "mini"]);
+        host.ok(&["rollback", "mini", "1", "--with-data"]);
+        assert_eq!(fs::read_to_string(host.root_of("mini").join("var/lib/rows")).unwrap(), "one\n");
+        host.ok(&["destroy", "mini", "--yes"]);
+        for place in ["var/lib/nixos-containers/.snapshots", "nix/var/nix/profiles/per-container/mini"] {
+            assert!(!host.path(place).exists(), "{place} was left");
+        }
+    });
+}
+
+#[test]
+fn a_container_goes_on_when_its_data_cannot_be_kept() {
+    on_host(|host| {
+        let [_, second] = imperative(host, Kind::Mini, "mini");
+        let container = host.boot("mini");
+        // A disk that is full in the middle.
+        host.inside("mini", "dd if=/dev/zero of=/var/lib/big bs=1M count=8 2>/dev/null");
+        let snapshots = host.path("var/lib/nixos-containers/.snapshots");
+        fs::create_dir(&snapshots).unwrap();
+        host.sh(&format!("mount -t tmpfs -o size=4M none {}", snapshots.display()));
+        let error = host.fails(1, &["update", "mini", "--snapshot", "--system-path", path(&second)]);
+        assert!(error.contains("No space left on device"), "{error}");
+        assert_eq!(host.inside("mini", "echo alive"), "alive\n");
+        assert_eq!(generations(host, "mini"), (vec![1], Some(1), Some(1)));
+        assert_eq!(host.sh(&format!("find {} -mindepth 1", snapshots.display())), "");
+        host.ok(&["pause", "mini"]);
+        let error = host.fails(1, &["update", "mini", "--system-path", path(&second)]);
+        assert!(error.contains("is paused") && error.contains("nixrun resume mini"), "{error}");
+        host.ok(&["resume", "mini"]);
+        container.stop();
+    });
+}

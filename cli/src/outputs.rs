@@ -4,7 +4,7 @@
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
-use crate::{archive, doctor, events, inspect, json, life, ops, stats, systems};
+use crate::{archive, doctor, events, inspect, json, life, logs, ops, stats, systems};
 
 /// Makes the schema of a type.
 type Of = fn() -> Schema;
@@ -19,6 +19,7 @@ const OUTPUTS: &[(&str, Of)] = &[
     ("import", schema::<archive::Imported>),
     ("inspect", schema::<inspect::Inspection>),
     ("list", schema::<Vec<ops::Listed>>),
+    ("logs", schema::<logs::LogLine>),
     ("reclaim", schema::<Vec<ops::Reclaimed>>),
     ("rollback", schema::<systems::Updated>),
     ("show-host-key", schema::<life::HostKey>),

@@ -198,6 +198,12 @@ impl Root {
         Some(bytes)
     }
 
+    /// A directory below the root, open for reading; `None` when there is none.
+    #[must_use]
+    pub fn directory(&self, path: &Path) -> Option<File> {
+        self.resolve(path, libc::O_RDONLY | libc::O_DIRECTORY, Make::Nothing).ok().map(File::from)
+    }
+
     /// The entries of a directory below the root; `None` when there is none.
     pub(crate) fn entries(&self, path: &Path) -> Option<fs::ReadDir> {
         let found = self.resolve(path, libc::O_PATH | libc::O_DIRECTORY, Make::Nothing).ok()?;

@@ -1,14 +1,60 @@
 //! `nixrun logs`, `pause`, `resume` and `set`.
 
+use std::io;
+use std::os::fd::AsFd;
+
+use jiff::tz::TimeZone;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 use runtime::HostPaths;
 
-use super::{Result, missing};
+use super::{Result, missing, printed, signals};
 use crate::args::{LogsArgs, PauseArgs, ResumeArgs, SetArgs};
+use crate::logs::{LogRequest, Logs};
+use crate::ops::Error;
 use crate::output::Output;
 use crate::{exit, live};
 
-pub(super) fn logs(_args: &LogsArgs, _paths: &HostPaths, _out: &Output) -> Result {
-    missing("logs")
+/// How many lines of what is there `--follow` begins with.
+const BACKLOG: usize = 10;
+/// How long to wait, in milliseconds, for word of a change before looking: a container that is started again tells nobody.
+const LOOK: u16 = 1000;
+
+/// Prints what is there; with `--follow` goes on until a signal, or until nobody reads it any more.
+pub(super) fn logs(args: &LogsArgs, paths: &HostPaths, out: &Output) -> Result {
+    let request = LogRequest {
+        name: args.name.clone(),
+        lines: args.lines.or(args.follow.then_some(BACKLOG)),
+        unit: args.unit.clone(),
+        console: args.console,
+    };
+    let signals =
+        args.follow.then(|| signals::take(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])).transpose()?;
+    let zone = TimeZone::system();
+    let mut logs = Logs::open(&request, paths)?;
+    let stdout = io::stdout();
+    loop {
+        logs.read(&mut |line| {
+            printed(if args.format.json { out.json_line(line) } else { out.text(line.text(&zone) + "\n") })
+        })?;
+        let Some(signals) = &signals else { return Ok(exit::SUCCESS) };
+        let mut ready = vec![
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            // POLLERR, which comes unasked, says that a pipe's reader has gone.
+            PollFd::new(stdout.as_fd(), PollFlags::empty()),
+        ];
+        ready.extend(logs.changes().into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        match poll(&mut ready, PollTimeout::from(LOOK)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => {
+                return Err(Error::Other(format!("cannot wait for the log of {}: {errno}", args.name)));
+            }
+        }
+        if ready[..2].iter().any(|fd| fd.any().unwrap_or(false)) {
+            return Ok(exit::SUCCESS);
+        }
+    }
 }
 
 pub(super) fn pause(args: &PauseArgs, paths: &HostPaths, out: &Output) -> Result {

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use fuzz::{assert_sentence, class_of};
+use nixrun::journal::{Journal, JournalFile};
 use nixrun::systemd_nspawn::{self, Asked, CredentialSource, OPTIONS, Stop, Surroundings, getopt};
 use nixrun::{env_file, json, nixos_conf};
 use runtime::HostPaths;
@@ -212,6 +213,38 @@ fn container_json() {
             assert_sentence(&sentence);
             assert!(sentence.starts_with("/x.json:") && sentence.len() < 2000, "{sentence}");
             class_of(&sentence)
+        }
+    });
+}
+
+/// The journal of a container, which writes it: read in both directions, with every field.
+#[test]
+fn journal_file() {
+    fuzz::run("journal_file", &["LPKSHHRH", "\0\0\0\0", "\x18\0\0\0\0\0\0\0"], |input| {
+        let open = || {
+            let mut file = tempfile::tempfile().expect("a file");
+            std::io::Write::write_all(&mut file, input).expect("it can be written");
+            JournalFile::open(file)
+        };
+        match open() {
+            Ok(file) => {
+                let entries = file.entries();
+                let mut journal = Journal::default();
+                journal.add(file);
+                let forwards = journal
+                    .by_ref()
+                    .filter(|entry| entry.get("MESSAGE").is_none_or(|text| text.len() < 1 << 30))
+                    .count();
+                let mut journal = Journal::default();
+                journal.add(open().expect("it was one before"));
+                let backwards = journal.latest(usize::MAX, |entry| entry.realtime() > 0).len();
+                assert!(forwards as u64 <= entries && backwards as u64 <= entries);
+                format!("{} {}", forwards.min(4), backwards.min(4))
+            }
+            Err(fault) => {
+                assert_sentence(&fault.to_string());
+                class_of(&fault.to_string())
+            }
         }
     });
 }

@@ -2,7 +2,8 @@
 //! name servers follow the host's, its own name is known on the host, and those of others in the container.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
@@ -14,15 +15,18 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use runtime::HostPaths;
+use runtime::exec::Streams;
 use runtime::instance::{Record, State};
-use runtime::supervisor::Event;
+use runtime::supervisor::{Attached, Event};
+use runtime::sys::process::Ended;
 
 use super::error::Result;
+use super::exec::ExecRequest;
 use super::reclaim;
 use crate::host_settings::HostSettings;
 use crate::hosts_file::{self, HostFile, LIST};
 use crate::inside::Inside;
-use crate::resolver::Follower;
+use crate::resolver::{Follower, RESOLVCONF};
 use crate::watch::{INTERVAL, Watch};
 
 /// Who writes a file often does so several times: what follows shortly is waited for.
@@ -30,6 +34,8 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// How long to wait for others that start or end at the same time, for each that there is: a thousand containers write
 /// their files every five seconds then while all start, and not a thousand times.
 const EACH: Duration = Duration::from_millis(5);
+/// What a pipe takes without anybody who reads, in bytes: one that a user with many of them still gets.
+const PIPE: usize = 4096;
 /// How long readiness waits for the name on the host.
 const ENTERED: Duration = Duration::from_secs(5);
 
@@ -216,14 +222,19 @@ impl Keeper<'_> {
         loop {
             due.iter().for_each(|concern| self.look(*concern));
             due.clear();
-            let interval = watch.fd().is_none().then_some(INTERVAL);
+            // What failed is tried again: a container that was paused goes on at some time.
+            let again = watch.fd().is_none() || !self.told.is_empty();
+            let interval = again.then_some(INTERVAL);
             match signal.wait(watch.fd(), interval) {
                 Woken::Ending => return,
                 Woken::Again => {
                     self.ready = true;
                     due.clone_from(&everything);
                 }
-                Woken::Otherwise => due = watch.changed(),
+                Woken::Otherwise => {
+                    due = watch.changed();
+                    due.extend(&self.told);
+                }
             }
             if !due.is_empty() {
                 match self.settle(signal, &due) {
@@ -289,8 +300,10 @@ impl Keeper<'_> {
     }
 
     fn look(&mut self, concern: Concern) {
-        let result = match (concern, &self.names.resolver) {
-            (Concern::Resolver, Some(resolver)) => resolver.look(&self.inside, self.paths),
+        let result = match (concern, &mut self.names.resolver) {
+            (Concern::Resolver, Some(resolver)) => {
+                resolver.look(&self.inside, self.paths, |text| give(&self.state.name, self.paths, text))
+            }
             (Concern::Resolver, None) => Ok(()),
             (Concern::Neighbours, _) => {
                 hosts_file::tell_neighbour(self.paths, &self.state.name, &self.inside, self.ready)
@@ -320,6 +333,31 @@ impl Keeper<'_> {
                 format!("cannot tell container {name} the names of others: {error} (its /etc/hosts)")
             }
         }
+    }
+}
+
+/// Gives name servers to the container's own resolvconf(8), which has nothing of ours but them.
+fn give(name: &str, paths: &HostPaths, text: &str) -> io::Result<()> {
+    let (input, mut writer) = io::pipe()?;
+    if text.len() > PIPE {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    writer.write_all(text.as_bytes())?;
+    drop(writer);
+    let null = File::options().write(true).open("/dev/null")?;
+    let streams = Streams::new(input.as_fd(), null.as_fd(), null.as_fd()).map_err(io::Error::other)?;
+    let request = ExecRequest {
+        name: name.to_owned(),
+        argv: RESOLVCONF.map(Into::into).to_vec(),
+        env: Vec::new(),
+        cwd: None,
+        terminal: false,
+        streams: Some(streams),
+    };
+    let attached = Attached { signals: None, output: None, input: None, grace: Duration::ZERO };
+    match super::exec(&request, &attached, paths).map_err(io::Error::other)? {
+        Ended::Exited(0) => Ok(()),
+        ended => Err(io::Error::other(format!("`{}` inside ended so: {ended:?}", RESOLVCONF.join(" ")))),
     }
 }
 

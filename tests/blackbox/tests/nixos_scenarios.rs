@@ -121,6 +121,34 @@ fn extra_veth() {
 }
 
 #[test]
+fn hosts() {
+    on_host(|host| {
+        host.write("etc/hosts", "127.0.0.1 localhost\n", 0o644);
+        let simple = [("HOST_ADDRESS", "10.10.0.1"), ("LOCAL_ADDRESS", "10.10.0.254")];
+        install(host, Kind::Mini, "simple", &simple, "");
+        host.sh("ip link add br0 type bridge; ip addr add 10.11.0.1/24 dev br0; ip link set br0 up");
+        let netmask = [("HOST_BRIDGE", "br0"), ("LOCAL_ADDRESS", "10.11.0.254/24")];
+        install(host, Kind::Mini, "netmask", &netmask, "");
+        let containers = [host.boot("simple"), host.boot("netmask")];
+        // The hosts file of this host is not this machine's.
+        let file = host.path("etc/hosts");
+        let ping = |name: &str| {
+            let script = format!(
+                "busybox mount -o bind {} /etc/hosts; busybox ping -c 1 -W 2 {name}.containers",
+                file.display()
+            );
+            host.sh(&format!("unshare -m sh -c '{script}' | grep -o '([0-9.]*)' | head -1"))
+        };
+        assert_eq!(ping("simple"), "(10.10.0.254)\n");
+        assert_eq!(ping("netmask"), "(10.11.0.254)\n");
+        for container in containers {
+            assert_eq!(container.stop().code, Some(0));
+        }
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "127.0.0.1 localhost\n");
+    });
+}
+
+#[test]
 fn ip() {
     on_host(|host| {
         let v4 = [("HOST_ADDRESS", "10.231.136.1"), ("LOCAL_ADDRESS", "10.231.136.2")];
@@ -132,6 +160,7 @@ fn ip() {
             // Right after the start, without another try.
             reached(host, &[address], true);
             assert!(host.ok(&["list"]).contains(address));
+            assert_eq!(host.ok(&["show-ip", name]).trim(), address);
         }
         for (name, address) in [("webserver4", "10.231.136.2"), ("webserver6", "fc00::1")] {
             host.ok(&["stop", name]);

@@ -2,7 +2,12 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::net::UdpSocket;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use blackbox::{Host, on_host, wait_for};
 use fixture::Kind;
@@ -236,5 +241,156 @@ fn an_ephemeral_root_and_a_read_only_one() {
         becomes(host, "mini", "nameserver 192.0.2.60\n");
         assert_eq!(container.stop().code, Some(0));
         assert_eq!(host.sh("find /run/nixos-containers -name resolv.conf"), "");
+    });
+}
+
+/// A name server on this host that knows one answer, for every name. Dropping it ends it.
+struct NameServer {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl NameServer {
+    /// Listens at `place` in the calling thread's network namespace.
+    fn at(place: &str, address: [u8; 4]) -> NameServer {
+        let socket = UdpSocket::bind(place).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut query = [0u8; 512];
+            while !stopped.load(Ordering::Acquire) {
+                let Ok((length, from)) = socket.recv_from(&mut query) else { continue };
+                if let Some(reply) = answer(&query[..length], address) {
+                    let _ = socket.send_to(&reply, from);
+                }
+            }
+        });
+        NameServer { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for NameServer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// The answer to a query (RFC 1035, 4.1).
+fn answer(query: &[u8], address: [u8; 4]) -> Option<Vec<u8>> {
+    // The question: labels up to an empty one, type, class.
+    let end = 12 + query.get(12..)?.iter().position(|byte| *byte == 0)? + 5;
+    let question = query.get(12..end)?;
+    let is_a = question.ends_with(&[0, 1, 0, 1]);
+    let mut reply = query[..2].to_vec();
+    // An answer; recursion asked for and available; one question, and an address where one is asked for.
+    reply.extend([0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
+    reply.extend(question);
+    if is_a {
+        // Its name is that of the question; it holds for a minute.
+        reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        reply.extend(address);
+    }
+    Some(reply)
+}
+
+#[test]
+fn systemd_resolved_inside_works_and_is_left_alone() {
+    let package = fixture::package("systemd-resolved").expect("the package");
+    on_host(|host| {
+        host.install(Kind::Base, "base");
+        host.set_conf("base", &[("COPY_RESOLV_CONF", None)]);
+        host.write("etc/nixrun/base.json", r#"{"resolvConf": "follow"}"#, 0o644);
+        let root = host.root_of("base");
+        let link = "../run/systemd/resolve/stub-resolv.conf";
+        fs::create_dir_all(root.join("etc/dbus-1/system.d")).unwrap();
+        host.sh(&format!("dpkg-deb -x {} {}/opt", package.display(), root.display()));
+        fs::write(root.join("etc/passwd"), "systemd-resolve:x:990:990::/:/bin/false\n").unwrap();
+        fs::write(root.join("etc/group"), "systemd-resolve:x:990:\n").unwrap();
+        symlink(link, root.join("etc/resolv.conf")).unwrap();
+        let container = host.boot("base");
+        assert_eq!(host.inside("base", "readlink /etc/resolv.conf").trim(), link);
+        // The package's own unit, sandbox and all.
+        host.inside(
+            "base",
+            "mkdir -p /run/systemd/resolved.conf.d /run/systemd/system
+             printf '[Resolve]\nDNS=10.233.3.1\nDNSSEC=no\nLLMNR=no\nMulticastDNS=no\n' > /run/systemd/resolved.conf.d/test.conf
+             cp /opt/usr/share/dbus-1/system.d/org.freedesktop.resolve1.conf /etc/dbus-1/system.d/
+             sed 's,/lib/systemd/systemd-resolved,/opt&,' /opt/lib/systemd/system/systemd-resolved.service \
+                 > /run/systemd/system/systemd-resolved.service
+             systemctl daemon-reload; systemctl reload dbus
+             systemctl start systemd-resolved || { journalctl -u systemd-resolved; exit 1; }",
+        );
+        let server = NameServer::at("10.233.3.1:53", [192, 0, 2, 77]);
+        let ask = |name: &str| {
+            let script = format!("getent -s hosts:dns ahostsv4 {name} || journalctl -u systemd-resolved");
+            let found = host.inside("base", &script);
+            assert!(found.starts_with("192.0.2.77 "), "{name}: {found}");
+        };
+        // The kernel may take a second to say that a link whose ends have the same index is up (linkwatch), and resolved asks
+        // nobody before.
+        wait_for("resolved to see the link", || {
+            let said = host.run(&["exec", "base", "--", "/opt/usr/bin/resolvectl", "query", "first.example"]);
+            said.status.success().then_some(())
+        });
+        ask("some.example");
+        let found = host.inside("base", "/opt/usr/bin/resolvectl query --legend=no other.example 2>&1 || :");
+        assert!(found.contains("192.0.2.77"), "{found}");
+        // The host's name servers change, and this container has its own.
+        replace(host, "etc/resolv.conf", "nameserver 192.0.2.99\n");
+        ask("third.example");
+        assert_eq!(host.inside("base", "readlink /etc/resolv.conf").trim(), link);
+        assert!(host.inside("base", "cat /etc/resolv.conf").contains("nameserver 127.0.0.53"));
+        assert_eq!(host.inside("base", "systemctl is-active systemd-resolved"), "active\n");
+        drop(server);
+        assert_eq!(container.stop().code, Some(0));
+    });
+}
+
+/// Makes of what it is given what openresolv makes of it, with a server of the container's own beside.
+const RESOLVCONF: &str = r#"#!/bin/sh
+[ "$*" = "-m 1000 -a host" ] || exit 1
+mkdir -p /run/resolvconf/interfaces
+grep -v '^#' > /run/resolvconf/interfaces/host
+{ echo '# Generated by resolvconf'; cat /run/resolvconf/interfaces/host; echo 'nameserver 192.0.2.200'; } > /etc/resolv.tmp
+mv /etc/resolv.tmp /etc/resolv.conf
+echo given >> /run/given
+"#;
+
+#[test]
+fn a_resolvconf_inside_is_given_what_it_was_given_at_boot() {
+    on_host(|host| {
+        host.install(Kind::Mini, "mini");
+        let root = host.root_of("mini");
+        // What it left when it ran last is no file of somebody's own.
+        fs::create_dir_all(root.join("etc")).unwrap();
+        fs::write(root.join("etc/resolv.conf"), "# Generated by resolvconf\nnameserver 192.0.2.199\n")
+            .unwrap();
+        host.set_conf("mini", &[("COPY_RESOLV_CONF", None)]);
+        host.write("etc/nixrun/mini.json", r#"{"resolvConf": "follow"}"#, 0o644);
+        replace(host, "etc/resolv.conf", "nameserver 192.0.2.70\n");
+        let container = host.boot("mini");
+        assert_eq!(servers(host, "mini"), "nameserver 192.0.2.70\n");
+        let program = root.join("usr/local/bin/resolvconf");
+        fs::create_dir_all(program.parent().unwrap()).unwrap();
+        fs::write(&program, RESOLVCONF).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        // As stage 2 of NixOS does with useHostResolvConf.
+        host.inside("mini", "resolvconf -m 1000 -a host < /etc/resolv.conf");
+        replace(host, "etc/resolv.conf", "nameserver 192.0.2.71\n");
+        becomes(host, "mini", "nameserver 192.0.2.71\nnameserver 192.0.2.200\n");
+        replace(host, "etc/resolv.conf", "nameserver 192.0.2.72\n");
+        becomes(host, "mini", "nameserver 192.0.2.72\nnameserver 192.0.2.200\n");
+        assert_eq!(host.inside("mini", "cat /run/given"), "given\ngiven\ngiven\n");
+        // One that was not given any has them from somewhere else.
+        host.inside("mini", "rm -r /run/resolvconf; echo '# Generated by resolvconf' > /etc/resolv.conf");
+        replace(host, "etc/resolv.conf", "nameserver 192.0.2.73\n");
+        host.inside("mini", "rm /etc/resolv.conf");
+        replace(host, "etc/resolv.conf", "nameserver 192.0.2.74\n");
+        becomes(host, "mini", "nameserver 192.0.2.74\n");
+        assert_eq!(host.inside("mini", "cat /run/given"), "given\ngiven\ngiven\n");
+        assert_eq!(container.err().matches("cannot keep").count(), 0, "{}", container.err());
+        assert_eq!(container.stop().code, Some(0));
     });
 }

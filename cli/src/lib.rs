@@ -95,5 +95,6 @@ pub mod stats;
 pub mod systemd_nspawn;
 pub mod systems;
 pub mod top;
+pub mod transfer;
 pub mod unit_property;
 pub mod watch;

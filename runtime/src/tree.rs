@@ -1,7 +1,7 @@
 //! Trees of files that whoever filled them may have filled with traps: looked at, and removed, by descriptors. No symlink
 //! is followed, no mount crossed, and nothing opened that does something when it is opened.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
-use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, UtimensatFlags, fchmodat, fstat, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, fchownat, setfsgid, setfsuid};
 
 use crate::plan::IdRange;
 use crate::sys::fd::{RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2};
@@ -35,15 +36,26 @@ pub fn alone(path: &Path) -> io::Result<OwnedFd> {
     Ok(openat(&tree, ".", DIRECTORY, Mode::empty())?)
 }
 
-/// A directory below another one, by a way without symlinks and mounts; the empty path is the directory itself.
+/// What becomes of mounts on a way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mounts {
+    /// They are not crossed.
+    Stay,
+    /// They are, as whoever lives there does.
+    Cross,
+}
+
+/// A directory below another one, by a way without symlinks; the empty path is the directory itself.
 ///
 /// # Errors
-/// ELOOP for a symlink on the way, EXDEV for a mount or `..` that leads out, and the kernel's others.
-pub fn directory(top: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+/// ELOOP for a symlink on the way, EXDEV for a mount that is not to be crossed or `..` that leads out, and the kernel's
+/// others.
+pub fn directory(top: BorrowedFd<'_>, path: &Path, mounts: Mounts) -> io::Result<OwnedFd> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(Errno::EINVAL))?;
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    let resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV | inroot::RESOLVE_NO_MAGICLINKS;
+    let stay = if mounts == Mounts::Stay { RESOLVE_NO_XDEV } else { 0 };
+    let resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | inroot::RESOLVE_NO_MAGICLINKS | stay;
     Ok(openat2(top, &path, flags, 0, resolve)?)
 }
 
@@ -108,6 +120,59 @@ impl Node {
         Ok(readlinkat(&self.file, "")?)
     }
 
+    /// It was opened as something else already.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn of(file: impl Into<OwnedFd>) -> io::Result<Node> {
+        let file = file.into();
+        let stat = fstat(&file)?;
+        Ok(Node { file, stat })
+    }
+
+    /// The path that leads to it, whatever its names are by now.
+    fn way(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+    }
+
+    /// Gives it an owner.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn give(&self, user: u32, group: u32) -> io::Result<()> {
+        let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+        Ok(fchownat(&self.file, "", Some(user), Some(group), AtFlags::AT_EMPTY_PATH)?)
+    }
+
+    /// Sets its permissions, with set-id bits. Symlinks have none.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn permit(&self, mode: u32) -> io::Result<()> {
+        let mode = Mode::from_bits_truncate(mode);
+        Ok(fchmodat(AT_FDCWD, &self.way(), mode, FchmodatFlags::FollowSymlink)?)
+    }
+
+    /// Sets when it was last read and changed: seconds since 1970, and nanoseconds.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn date(&self, (seconds, nanoseconds): (i64, u32)) -> io::Result<()> {
+        // The field types differ between libcs.
+        #[allow(clippy::useless_conversion)]
+        let time = TimeSpec::new(seconds.try_into().unwrap_or(0), nanoseconds.into());
+        // By the descriptor's link, which leads to a symlink itself.
+        Ok(utimensat(AT_FDCWD, &self.way(), &time, &time, UtimensatFlags::FollowSymlink)?)
+    }
+
+    /// Gives it an extended attribute.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_xattr(&self, name: &CStr, value: &[u8]) -> io::Result<()> {
+        Ok(sys::fd::set_xattr_of(self.file.as_fd(), name, value)?)
+    }
+
     /// Its extended attributes, by name.
     ///
     /// # Errors
@@ -117,64 +182,32 @@ impl Node {
     }
 }
 
-/// Removes what `name` is in the directory, with everything below it; it need not be there. However deep it is, two
-/// descriptors are enough: directories are moved up before they are emptied.
-///
-/// # Errors
-/// The kernel's, and what it was about; EBUSY where something is mounted.
-pub fn remove(directory: BorrowedFd<'_>, name: &OsStr) -> Result<(), (PathBuf, io::Error)> {
-    let failed = |error: Errno| (PathBuf::from(name), error.into());
-    match fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Err(Errno::ENOENT) => return Ok(()),
-        Err(error) => return Err(failed(error)),
-        Ok(stat) if stat.st_mode & libc::S_IFMT != libc::S_IFDIR => {
-            return unlinkat(directory, name, UnlinkatFlags::NoRemoveDir).map_err(failed);
-        }
-        Ok(_) => {}
-    }
-    let top = openat(directory, name, DIRECTORY, Mode::empty()).map_err(failed)?;
-    let mut moved = 0_u64;
-    loop {
-        let inside = names(top.as_fd()).map_err(|error| (PathBuf::from(name), error))?;
-        if inside.is_empty() {
-            break;
-        }
-        for entry in inside {
-            empty(top.as_fd(), &entry, &mut moved)
-                .map_err(|error| (Path::new(name).join(&entry), error.into()))?;
-        }
-    }
-    drop(top);
-    unlinkat(directory, name, UnlinkatFlags::RemoveDir).map_err(failed)
+/// While this lives, files that this thread makes belong to a user and a group of the host, and it has its rights all
+/// the same: on a mount with mapped ids nobody can make a file who has no id there, as root has not (EOVERFLOW).
+#[derive(Debug)]
+pub struct MakeAs {
+    before: (Uid, Gid),
 }
 
-/// Removes an entry of `top`; directories in it come to lie in `top`.
-fn empty(top: BorrowedFd<'_>, name: &OsStr, moved: &mut u64) -> nix::Result<()> {
-    match unlinkat(top, name, UnlinkatFlags::NoRemoveDir) {
-        Err(Errno::EISDIR | Errno::EPERM) => {}
-        result => return result,
+impl MakeAs {
+    /// For this user, and the group with the same number.
+    ///
+    /// # Errors
+    /// When the rights that a change of the user takes away do not come back.
+    pub fn new(id: u32) -> io::Result<MakeAs> {
+        let before = (setfsuid(Uid::from_raw(id)), setfsgid(Gid::from_raw(id)));
+        let made = MakeAs { before };
+        let permitted = caps::read(None, caps::CapSet::Permitted).map_err(io::Error::other)?;
+        caps::set(None, caps::CapSet::Effective, &permitted).map_err(io::Error::other)?;
+        Ok(made)
     }
-    let within = openat(top, name, DIRECTORY, Mode::empty())?;
-    for entry in names(within.as_fd()).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))? {
-        match unlinkat(&within, entry.as_os_str(), UnlinkatFlags::NoRemoveDir) {
-            Err(Errno::EISDIR | Errno::EPERM) => {}
-            result => {
-                result?;
-                continue;
-            }
-        }
-        // A name that is free: one that an interrupted removal gave is skipped.
-        loop {
-            *moved += 1;
-            let free = OsString::from(format!(".nixrun-removes-{moved}"));
-            if fstatat(top, free.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) == Err(Errno::ENOENT) {
-                nix::fcntl::renameat(&within, entry.as_os_str(), top, free.as_os_str())?;
-                break;
-            }
-        }
+}
+
+impl Drop for MakeAs {
+    fn drop(&mut self) {
+        setfsgid(self.before.1);
+        setfsuid(self.before.0);
     }
-    drop(within);
-    unlinkat(top, name, UnlinkatFlags::RemoveDir)
 }
 
 /// The ids of files as the container counts them, where the host counts them from `base` on; 0 is no difference.
@@ -291,43 +324,17 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_deeper_than_any_path_is_removed_and_nothing_beside_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let victim = dir.path().join("victim");
-        fs::create_dir(&victim).unwrap();
-        fs::write(victim.join("file"), "").unwrap();
-        fs::create_dir(dir.path().join("top")).unwrap();
-        let mut at: OwnedFd = open(&dir.path().join("top")).into();
-        for level in 0..3000 {
-            symlink(&victim, format!("/proc/self/fd/{}/link", at.as_raw_fd())).unwrap();
-            nix::sys::stat::mkdirat(&at, ".nixrun-removes-1", Mode::S_IRWXU).unwrap();
-            if level % 100 == 0 {
-                nix::sys::stat::mkdirat(&at, "empty", Mode::empty()).unwrap();
-            }
-            at = openat(&at, ".nixrun-removes-1", DIRECTORY, Mode::empty()).unwrap();
-        }
-        drop(at);
-        remove(open(dir.path()).as_fd(), OsStr::new("top")).unwrap();
-        remove(open(dir.path()).as_fd(), OsStr::new("top")).unwrap();
-        assert_eq!(names(open(dir.path()).as_fd()).unwrap(), ["victim"]);
-        assert!(victim.join("file").exists());
-        symlink(&victim, dir.path().join("link")).unwrap();
-        remove(open(dir.path()).as_fd(), OsStr::new("link")).unwrap();
-        assert!(victim.join("file").exists());
-    }
-
-    #[test]
     fn no_way_leads_through_a_symlink_or_up() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("top/a/b")).unwrap();
         symlink("a", dir.path().join("top/link")).unwrap();
         let top = open(&dir.path().join("top"));
-        directory(top.as_fd(), Path::new("")).unwrap();
-        directory(top.as_fd(), Path::new("a/b")).unwrap();
+        directory(top.as_fd(), Path::new(""), Mounts::Stay).unwrap();
+        directory(top.as_fd(), Path::new("a/b"), Mounts::Cross).unwrap();
         for (path, errno) in
             [("link", libc::ELOOP), ("link/b", libc::ELOOP), ("..", libc::EXDEV), ("/", libc::EXDEV)]
         {
-            let error = directory(top.as_fd(), Path::new(path)).unwrap_err();
+            let error = directory(top.as_fd(), Path::new(path), Mounts::Cross).unwrap_err();
             assert!([errno, libc::ENOTDIR].contains(&error.raw_os_error().unwrap()), "{path}: {error}");
         }
     }

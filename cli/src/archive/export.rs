@@ -114,7 +114,10 @@ fn write(
 }
 
 /// The root, if there is one yet, and how the ids of its files are to be read.
-fn open(root: &Path, users: UserNamespace) -> std::result::Result<Option<(OwnedFd, Shift)>, String> {
+pub(crate) fn open(
+    root: &Path,
+    users: UserNamespace,
+) -> std::result::Result<Option<(OwnedFd, Shift)>, String> {
     let why = |error: io::Error| format!("{}: {error}", root.display());
     let found = match fs::symlink_metadata(root) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

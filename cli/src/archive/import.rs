@@ -15,7 +15,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use runtime::tree::{self, Shift};
+use runtime::tree::Shift;
 use runtime::{HostPaths, Ownership, UserNamespace, instance};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,10 +28,11 @@ use super::zstd::Decoder;
 use super::{Totals, Watch};
 use crate::change::{Change, Intent};
 use crate::configured::{self, FindError};
+use crate::life::remove::RemoveError;
 use crate::ops::{Error, Result};
 use crate::settings::Settings;
 use crate::systems::{self, profile};
-use crate::{events, files, json, nixos_boot, nixos_conf};
+use crate::{events, files, json, life, nixos_boot, nixos_conf};
 
 /// What is to be imported.
 #[derive(Debug, Clone)]
@@ -118,15 +119,8 @@ impl Leftover {
     }
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
-    let parent = match File::open(parent) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        parent => parent?,
-    };
-    tree::remove(parent.as_fd(), name)
-        .map_err(|(path, error)| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-    parent.sync_all()
+fn remove(path: &Path) -> std::result::Result<(), RemoveError> {
+    life::remove::tree(path).map(drop)
 }
 
 /// Makes a container of an archive.

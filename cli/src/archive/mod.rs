@@ -13,12 +13,13 @@ pub mod manifest;
 pub mod member;
 mod outfile;
 pub mod read;
-mod unpack;
-mod write;
+pub(crate) mod unpack;
+pub(crate) mod write;
 pub mod zstd;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use export::open as open_root;
 pub use export::{ExportRequest, Exported, Target, export};
 pub(crate) use freeze::thaw;
 pub use import::{ImportRequest, Imported, Leftover, import};

@@ -12,19 +12,15 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{
-    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, makedev, mkdirat, mknodat, utimensat,
-};
-use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchownat, linkat, symlinkat};
-use runtime::sys::fd::set_xattr_at;
-use runtime::tree::{self, Shift};
+use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
+use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
+use runtime::tree::{self, Mounts, Node, Shift};
 
 use super::member::{Member, What};
 use super::{STEP, Totals, Watch, interrupted};
 
 /// Fills a directory.
-pub(super) struct Unpacker<'w> {
+pub(crate) struct Unpacker<'w> {
     top: OwnedFd,
     shift: Shift,
     watch: &'w mut dyn Watch,
@@ -36,11 +32,14 @@ pub(super) struct Unpacker<'w> {
     last: Option<(PathBuf, OwnedFd)>,
     /// Attributes that this file system does not know.
     unknown: BTreeSet<String>,
+    /// Whether what is there already is replaced, and directories are filled that are there.
+    replace: bool,
+    mounts: Mounts,
 }
 
 impl<'w> Unpacker<'w> {
     /// Into an empty directory; files get the ids that `shift` makes of the container's.
-    pub(super) fn new(top: OwnedFd, shift: Shift, watch: &'w mut dyn Watch) -> Unpacker<'w> {
+    pub(crate) fn new(top: OwnedFd, shift: Shift, watch: &'w mut dyn Watch) -> Unpacker<'w> {
         Unpacker {
             top,
             shift,
@@ -50,10 +49,17 @@ impl<'w> Unpacker<'w> {
             directories: Vec::new(),
             last: None,
             unknown: BTreeSet::new(),
+            replace: false,
+            mounts: Mounts::Stay,
         }
     }
 
-    pub(super) fn member(&mut self, member: Member, data: &mut dyn Read) -> io::Result<()> {
+    /// Into a directory in which others live, who may have much there.
+    pub(crate) fn among_others(self) -> Unpacker<'w> {
+        Unpacker { replace: true, mounts: Mounts::Cross, ..self }
+    }
+
+    pub(crate) fn member(&mut self, member: Member, data: &mut dyn Read) -> io::Result<()> {
         self.totals.files += 1;
         if member.path.as_os_str().is_empty() {
             self.directories.push(member);
@@ -71,21 +77,18 @@ impl<'w> Unpacker<'w> {
     }
 
     /// Gives directories what is theirs, the deepest first, and puts everything on the disk.
-    pub(super) fn finish(mut self) -> io::Result<Vec<String>> {
+    pub(crate) fn finish(mut self) -> io::Result<Vec<String>> {
         self.last = None;
         for member in std::mem::take(&mut self.directories).into_iter().rev() {
             let failed =
                 |error: io::Error| io::Error::new(error.kind(), format!("{:?}: {error}", member.path));
-            if member.path.as_os_str().is_empty() {
-                let top = self.top.try_clone()?;
-                self.dress(&member, top.as_fd(), c".").map_err(failed)?;
-            } else {
-                let parent = self.parent(&member.path).map_err(failed)?;
-                self.dress(&member, parent.as_fd(), &name(&member.path)?).map_err(failed)?;
-            }
+            let open = tree::directory(self.top.as_fd(), &member.path, self.mounts);
+            open.and_then(Node::of).and_then(|node| self.dress(&member, &node)).map_err(failed)?;
             self.go_on(512)?;
         }
-        nix::unistd::syncfs(&self.top)?;
+        if !self.replace {
+            nix::unistd::syncfs(&self.top)?;
+        }
         Ok(self.unknown.into_iter().collect())
     }
 
@@ -93,7 +96,7 @@ impl<'w> Unpacker<'w> {
         let parent = path.parent().unwrap_or(Path::new(""));
         match self.last.take() {
             Some((last, open)) if last == parent => Ok(open),
-            _ => tree::directory(self.top.as_fd(), parent),
+            _ => tree::directory(self.top.as_fd(), parent, self.mounts),
         }
     }
 
@@ -104,12 +107,22 @@ impl<'w> Unpacker<'w> {
         name: &CStr,
         data: &mut dyn Read,
     ) -> io::Result<()> {
+        if self.replace && member.what != What::Directory {
+            match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
+                Err(Errno::ENOENT) => {}
+                removed => removed?,
+            }
+        }
         let node = |kind, device| mknodat(parent, name, kind, Mode::S_IRUSR | Mode::S_IWUSR, device);
         match &member.what {
             // Dressed at the end: an access control list for new files would count for what comes next.
-            What::Directory => return Ok(mkdirat(parent, name, Mode::S_IRWXU)?),
+            What::Directory => match mkdirat(parent, name, Mode::S_IRWXU) {
+                Err(Errno::EEXIST) if self.replace && is_directory(parent, name) => return Ok(()),
+                made => return Ok(made?),
+            },
             What::HardLink(to) => {
-                let from = tree::directory(self.top.as_fd(), to.parent().unwrap_or(Path::new("")))?;
+                let from =
+                    tree::directory(self.top.as_fd(), to.parent().unwrap_or(Path::new("")), self.mounts)?;
                 let target = self::name(to)?;
                 return Ok(linkat(&from, target.as_c_str(), parent, name, AtFlags::empty())?);
             }
@@ -123,6 +136,7 @@ impl<'w> Unpacker<'w> {
                 for (offset, length) in parts.as_deref().unwrap_or(&whole) {
                     self.fill(&file, *offset, *length, data)?;
                 }
+                return self.dress(member, &Node::of(file)?);
             }
             What::Symlink(target) => symlinkat(target.as_os_str(), parent, name)?,
             What::Fifo => node(SFlag::S_IFIFO, 0)?,
@@ -131,7 +145,8 @@ impl<'w> Unpacker<'w> {
                 node(kind, makedev((*major).into(), (*minor).into()))?;
             }
         }
-        self.dress(member, parent, name)
+        let node = Node::open(parent, OsStr::from_bytes(name.to_bytes()))?;
+        self.dress(member, &node)
     }
 
     fn fill(&mut self, file: &File, offset: u64, length: u64, data: &mut dyn Read) -> io::Result<()> {
@@ -153,33 +168,28 @@ impl<'w> Unpacker<'w> {
 
     /// Owner, attributes, permissions, time, in this order: a change of owner takes set-id bits and capabilities away,
     /// a list changes permissions.
-    fn dress(&mut self, member: &Member, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
-        let owner = Uid::from_raw(self.shift.outside(member.uid));
-        let group = Gid::from_raw(self.shift.outside(member.gid));
-        fchownat(parent, name, Some(owner), Some(group), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    fn dress(&mut self, member: &Member, node: &Node) -> io::Result<()> {
+        // By its descriptor: whoever lives around it may put something else under its name.
+        if node.kind() != kind(&member.what) {
+            return Err(io::Error::other("something else was put in its place meanwhile"));
+        }
+        node.give(self.shift.outside(member.uid), self.shift.outside(member.gid))?;
         for (attribute, value) in &member.attributes {
             let value = self.shift.attribute_outside(attribute, value.clone());
             let key = CString::new(attribute.as_slice())?;
-            match set_xattr_at(parent, name, &key, &value) {
-                Err(error) if error.errno() == Errno::EOPNOTSUPP => {
+            match node.set_xattr(&key, &value) {
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
                     self.unknown.insert(String::from_utf8_lossy(attribute).into_owned());
                 }
                 result => result.map_err(|error| {
-                    let errno = io::Error::from(error.clone());
-                    io::Error::new(errno.kind(), format!("its attribute {key:?}: {errno}"))
+                    io::Error::new(error.kind(), format!("its attribute {key:?}: {error}"))
                 })?,
             }
         }
         if !matches!(member.what, What::Symlink(_)) {
-            let mode = Mode::from_bits_truncate(member.mode);
-            // Not a symlink, in a directory that only we get into.
-            fchmodat(parent, name, mode, FchmodatFlags::FollowSymlink)?;
+            node.permit(member.mode)?;
         }
-        let (seconds, nanoseconds) = member.changed;
-        // The field types differ between libcs.
-        #[allow(clippy::useless_conversion)]
-        let time = TimeSpec::new(seconds.try_into().unwrap_or(0), nanoseconds.into());
-        Ok(utimensat(parent, name, &time, &time, UtimensatFlags::NoFollowSymlink)?)
+        node.date(member.changed)
     }
 
     fn go_on(&mut self, bytes: u64) -> io::Result<()> {
@@ -192,6 +202,21 @@ impl<'w> Unpacker<'w> {
         }
         Ok(())
     }
+}
+
+fn kind(what: &What) -> u32 {
+    match what {
+        What::Directory => libc::S_IFDIR,
+        What::File { .. } | What::HardLink(_) => libc::S_IFREG,
+        What::Symlink(_) => libc::S_IFLNK,
+        What::Fifo => libc::S_IFIFO,
+        What::Device { block: true, .. } => libc::S_IFBLK,
+        What::Device { block: false, .. } => libc::S_IFCHR,
+    }
+}
+
+fn is_directory(parent: BorrowedFd<'_>, name: &CStr) -> bool {
+    Node::open(parent, OsStr::from_bytes(name.to_bytes())).is_ok_and(|node| node.kind() == libc::S_IFDIR)
 }
 
 fn name(path: &Path) -> io::Result<CString> {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{major, minor};
 use nix::unistd::{Whence, lseek};
-use runtime::tree::{self, Node, Shift};
+use runtime::tree::{self, Mounts, Node, Shift};
 use tar::{Builder, EntryType, Header};
 
 use super::manifest::Manifest;
@@ -26,7 +26,7 @@ const WARNINGS_MAX: usize = 20;
 
 /// Why an archive could not be written.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum WriteError {
+pub(crate) enum WriteError {
     /// A file of the root cannot be read.
     #[error("cannot read {path:?}: {source}")]
     Read {
@@ -61,8 +61,7 @@ impl<'w, W: Write> Writer<'w, W> {
 
     /// Everything below the root.
     pub(super) fn root(&mut self, top: &OwnedFd, shift: Shift) -> Result<(), WriteError> {
-        let mut tree = Tree { writer: self, top: top.as_fd(), shift, links: HashMap::new() };
-        tree.all()
+        Tree::new(self, top.as_fd(), shift, Mounts::Stay).all()
     }
 
     /// Ends it; what was written to, how much, and what to tell the user.
@@ -85,17 +84,9 @@ impl<'w, W: Write> Writer<'w, W> {
         Ok(self.tar.append(&header, text)?)
     }
 
-    fn warn(&mut self, warning: String) {
-        if self.warnings.len() < WARNINGS_MAX {
-            self.warnings.push(warning);
-        } else {
-            self.more += 1;
-        }
-    }
-
     fn go_on(&mut self, bytes: u64) -> io::Result<()> {
         self.told += bytes;
-        if self.told >= STEP || bytes == 0 {
+        if self.told >= STEP {
             self.told = 0;
             if !self.watch.goes_on(self.totals) {
                 return Err(interrupted());
@@ -116,12 +107,7 @@ impl<'w, W: Write> Writer<'w, W> {
             self.tar.append(&extended, records.as_slice())?;
         }
         self.totals.files += 1;
-        let parts = match (&member.what, file) {
-            (What::File { size, parts: None }, Some(_)) => vec![(0, *size)],
-            (What::File { parts: Some(parts), .. }, Some(_)) => parts.clone(),
-            _ => Vec::new(),
-        };
-        let mut data = Data { file, parts, part: 0, at: 0, short: false, failed: None, read: 0 };
+        let mut data = Data::new(member, file);
         let mut watched =
             Watched { data: &mut data, watch: self.watch, told: &mut self.told, totals: self.totals };
         let written = self.tar.append(&header, map.chain(&mut watched));
@@ -141,15 +127,51 @@ impl<'w, W: Write> Writer<'w, W> {
     }
 }
 
+impl<W: Write> Take for Writer<'_, W> {
+    fn take(&mut self, member: Member, file: Option<&File>) -> Result<(), WriteError> {
+        self.append(&member, file)?;
+        Ok(self.go_on(512)?)
+    }
+
+    fn warn(&mut self, warning: String) {
+        if self.warnings.len() < WARNINGS_MAX {
+            self.warnings.push(warning);
+        } else {
+            self.more += 1;
+        }
+    }
+}
+
+/// Who gets the files of a tree.
+pub(crate) trait Take {
+    /// One of them; a regular file comes open.
+    fn take(&mut self, member: Member, file: Option<&File>) -> Result<(), WriteError>;
+
+    /// What is not as it should be, a sentence.
+    fn warn(&mut self, warning: String);
+}
+
 /// The parts of a file one after the other, and zeros where it has become shorter.
-struct Data<'f> {
+pub(crate) struct Data<'f> {
     file: Option<&'f File>,
     parts: Vec<(u64, u64)>,
     part: usize,
     at: u64,
     short: bool,
-    failed: Option<io::Error>,
+    /// Why it could not be read: the error that the reader sees is of the same kind alone.
+    pub(crate) failed: Option<io::Error>,
     read: u64,
+}
+
+impl<'f> Data<'f> {
+    pub(crate) fn new(member: &Member, file: Option<&'f File>) -> Data<'f> {
+        let parts = match (&member.what, file) {
+            (What::File { size, parts: None }, Some(_)) => vec![(0, *size)],
+            (What::File { parts: Some(parts), .. }, Some(_)) => parts.clone(),
+            _ => Vec::new(),
+        };
+        Data { file, parts, part: 0, at: 0, short: false, failed: None, read: 0 }
+    }
 }
 
 impl Read for Data<'_> {
@@ -208,16 +230,23 @@ impl Read for Watched<'_, '_> {
     }
 }
 
-struct Tree<'t, 'w, W: Write> {
-    writer: &'t mut Writer<'w, W>,
+/// A tree on its way to somebody.
+pub(crate) struct Tree<'t, T: Take> {
+    writer: &'t mut T,
     top: BorrowedFd<'t>,
     shift: Shift,
+    mounts: Mounts,
     /// The first name of files that have several, by device and inode.
     links: HashMap<(u64, u64), PathBuf>,
 }
 
-impl<W: Write> Tree<'_, '_, W> {
-    fn all(&mut self) -> Result<(), WriteError> {
+impl<'t, T: Take> Tree<'t, T> {
+    pub(crate) fn new(writer: &'t mut T, top: BorrowedFd<'t>, shift: Shift, mounts: Mounts) -> Tree<'t, T> {
+        Tree { writer, top, shift, mounts, links: HashMap::new() }
+    }
+
+    /// Everything in it, the top directory with the empty path first.
+    pub(crate) fn all(&mut self) -> Result<(), WriteError> {
         // Directories by their paths and not by open descriptors: a tree may be deeper than there are of them. Each comes
         // right before what is in it: GNU tar dates it when it sees something else.
         let mut left = vec![PathBuf::new()];
@@ -232,7 +261,7 @@ impl<W: Write> Tree<'_, '_, W> {
     /// A directory and the files in it; the directories in it are returned.
     fn directory(&mut self, path: &Path) -> Result<Vec<PathBuf>, WriteError> {
         let read = || {
-            let open = tree::directory(self.top, path)?;
+            let open = tree::directory(self.top, path, self.mounts)?;
             Ok((tree::names(open.as_fd())?, Node::open(open.as_fd(), OsStr::new("."))?, open))
         };
         let (names, node, open) = match read() {
@@ -245,8 +274,7 @@ impl<W: Write> Tree<'_, '_, W> {
         };
         let failed = |source| WriteError::Read { path: path.to_owned(), source };
         let member = self.member(path, &node, What::Directory).map_err(failed)?;
-        self.writer.append(&member, None)?;
-        self.writer.go_on(0)?;
+        self.writer.take(member, None)?;
         let mut below = Vec::new();
         for name in names {
             let path = path.join(&name);
@@ -266,8 +294,13 @@ impl<W: Write> Tree<'_, '_, W> {
         Ok(below)
     }
 
-    /// One file; whether it is a directory.
-    fn entry(&mut self, directory: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<bool, WriteError> {
+    /// One file, unless it is a directory; whether it is one.
+    pub(crate) fn entry(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &Path,
+    ) -> Result<bool, WriteError> {
         let failed = |source| WriteError::Read { path: path.to_owned(), source };
         let node = Node::open(directory, name).map_err(failed)?;
         if node.kind() == libc::S_IFDIR {
@@ -283,16 +316,15 @@ impl<W: Write> Tree<'_, '_, W> {
         let several = node.stat.st_nlink > 1;
         if let Some(first) = self.links.get(&inode).filter(|_| several) {
             let member = self.member(path, &node, What::HardLink(first.clone())).map_err(failed)?;
-            self.writer.append(&Member { attributes: Vec::new(), ..member }, None)?;
+            self.writer.take(Member { attributes: Vec::new(), ..member }, None)?;
             return Ok(false);
         }
         let (what, file) = self.what(&node).map_err(failed)?;
         let member = self.member(path, &node, what).map_err(failed)?;
-        self.writer.append(&member, file.as_ref())?;
+        self.writer.take(member, file.as_ref())?;
         if several {
             self.links.insert(inode, path.to_owned());
         }
-        self.writer.go_on(512)?;
         Ok(false)
     }
 

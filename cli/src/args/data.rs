@@ -5,16 +5,18 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Format;
+use crate::transfer::Place;
 
 /// Options of `cp`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct CpArgs {
-    /// What is copied; directories whole. NAME:PATH is in a container, anything else on the host.
+    /// What is copied; directories whole, of NAME:PATH/. the content. NAME:PATH is in a container, anything else on
+    /// the host.
     #[arg(value_name = "[NAME:]SOURCE")]
-    pub source: String,
+    pub source: Place,
     /// Where it goes: a name for the copy, or a directory for it to lie in.
     #[arg(value_name = "[NAME:]TARGET")]
-    pub target: String,
+    pub target: Place,
 }
 
 /// Options of `export`.

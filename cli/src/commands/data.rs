@@ -9,12 +9,13 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use runtime::HostPaths;
 
-use super::{Result, missing, printed, signals};
+use super::{Result, printed, signals};
 use crate::archive::{self, ExportRequest, ImportRequest, Target, Totals, Watch};
 use crate::args::{CpArgs, ExportArgs, ImportArgs};
 use crate::exit;
 use crate::ops::Error;
 use crate::output::Output;
+use crate::transfer::{self, CopyRequest};
 
 /// How often the terminal is told how far it is.
 const TELL: Duration = Duration::from_millis(200);
@@ -74,8 +75,13 @@ fn is_stream(file: &Path) -> bool {
     file == Path::new("-")
 }
 
-pub(super) fn cp(_args: &CpArgs, _paths: &HostPaths, _out: &Output) -> Result {
-    missing("cp")
+pub(super) fn cp(args: &CpArgs, paths: &HostPaths, out: &Output) -> Result {
+    let request = CopyRequest { source: args.source.clone(), target: args.target.clone() };
+    let mut meter = Meter::new(out, format!("copying {}", args.source))?;
+    let done = transfer::copy(&request, &mut meter, paths);
+    drop(meter);
+    done?.iter().for_each(|warning| out.warning(warning));
+    Ok(exit::SUCCESS)
 }
 
 pub(super) fn export(args: &ExportArgs, paths: &HostPaths, out: &Output) -> Result {

@@ -163,6 +163,19 @@ pub fn set_xattr_at(directory: BorrowedFd<'_>, name: &CStr, attribute: &CStr, va
     Ok(())
 }
 
+/// Gives a file that is open, be it with `O_PATH` alone, an extended attribute.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_xattr_of(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<()> {
+    let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default();
+    // SAFETY: both strings are NUL-terminated and the kernel reads `value.len()` bytes of `value`.
+    let result =
+        unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    check(result.into(), "setxattr", || format!("{path:?}, {name:?}"))?;
+    Ok(())
+}
+
 /// A path to an entry of an open directory, for calls that know no directories before Linux 6.13 (setxattrat) and
 /// refuse descriptors that were opened with `O_PATH`, the only way to open a device or FIFO without waking it.
 fn below(directory: BorrowedFd<'_>, name: &CStr) -> CString {

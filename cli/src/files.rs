@@ -54,6 +54,23 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes new files for `path` that were never put in its place, by processes that were killed: for who holds the lock
+/// that every writer of it takes.
+pub fn sweep(path: &Path) {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return };
+    let begin = format!(".{}.", name.to_string_lossy());
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let is_beside = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.strip_prefix(&begin))
+            .is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()));
+        if is_beside {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Renames, for good.
 ///
 /// # Errors
@@ -101,6 +118,19 @@ mod tests {
         remove(&path).unwrap();
         remove(&path).unwrap();
         assert!(fs::symlink_metadata(&path).is_err());
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_swept_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.conf");
+        for name in [".a.conf.12", "a.conf", ".a.conf.x", ".a.conf.", ".ab.conf.12"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        sweep(&path);
+        assert!(!dir.path().join(".a.conf.12").exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+        sweep(Path::new("/nowhere/at/all"));
     }
 
     #[test]

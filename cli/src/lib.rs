@@ -80,6 +80,7 @@ pub mod metrics;
 pub use runtime::nearest;
 pub mod nixos_boot;
 pub mod nixos_conf;
+pub mod nixos_container;
 pub mod nspawn;
 pub mod nspawn_run;
 pub mod ops;

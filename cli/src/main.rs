@@ -15,6 +15,9 @@ fn main() -> ExitCode {
     if let Some(call) = args::Call::of_nspawn(&words) {
         return ExitCode::from(commands::nspawn(call));
     }
+    if let Some(call) = args::Call::of_nixos_container(&words) {
+        return ExitCode::from(commands::nixos_container(&call));
+    }
     ExitCode::from(match args::parse(words) {
         Ok(invocation) => commands::dispatch(invocation),
         Err(message) => output::usage(&message),

@@ -21,21 +21,29 @@ use crate::exit;
 pub struct Output {
     quiet: bool,
     verbose: u8,
-    /// Whether lines on stderr are systemd-nspawn's, which nothing precedes.
+    /// Whether lines on stderr are systemd-nspawn's.
     bare: bool,
+    /// What begins a line on stderr.
+    prefix: &'static str,
 }
 
 impl Output {
     /// As the options say.
     #[must_use]
     pub fn new(global: &Global) -> Output {
-        Output { quiet: global.quiet, verbose: global.verbose, bare: false }
+        Output::called(global, PREFIX)
+    }
+
+    /// As the options say, under the name of another program.
+    #[must_use]
+    pub fn called(global: &Global, prefix: &'static str) -> Output {
+        Output { quiet: global.quiet, verbose: global.verbose, bare: false, prefix }
     }
 
     /// In the manner of systemd-nspawn: lines begin with nothing of ours, and `quiet` leaves warnings.
     #[must_use]
     pub fn bare(quiet: bool, verbose: u8) -> Output {
-        Output { quiet, verbose, bare: true }
+        Output { quiet, verbose, bare: true, prefix: "" }
     }
 
     /// Prints text that ends in a newline or gets one.
@@ -166,8 +174,7 @@ impl Output {
     }
 
     fn say(&self, sentence: &dyn Display) {
-        let name = if self.bare { "" } else { PREFIX };
-        let _ = io::stderr().lock().write_all(format!("{name}{sentence}\n").as_bytes());
+        let _ = io::stderr().lock().write_all(format!("{}{sentence}\n", self.prefix).as_bytes());
     }
 }
 

@@ -164,6 +164,13 @@ impl Instance {
         }
     }
 
+    /// The files by which the root is locked: one is named after the root's inode, and nobody finds it who comes when the
+    /// root is gone.
+    #[must_use]
+    pub fn root_locks(&self) -> Vec<PathBuf> {
+        self.nspawn.iter().map(|lock| lock.path().to_owned()).collect()
+    }
+
     /// What a killed supervisor of this container had made, in the order in which it was made.
     #[must_use]
     pub fn leftover(&self) -> &[Record] {

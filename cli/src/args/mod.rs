@@ -28,7 +28,7 @@ pub use observe::{EventsArgs, InspectArgs, MetricsArgs, StatsArgs, TopArgs};
 pub use tools::{CompletionsArgs, DoctorArgs, ManArgs, ReclaimArgs, SchemaArgs};
 
 use crate::systemd_nspawn::PROGRAM;
-use crate::{exit, group_limit, nspawn};
+use crate::{exit, group_limit, nixos_container, nspawn};
 
 /// What the user asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
@@ -142,6 +142,9 @@ pub enum Command {
     /// Take systemd-nspawn's command line; so does nixrun when it is called by the name systemd-nspawn.
     #[command(disable_help_flag = true)]
     Nspawn(NspawnArgs),
+    /// Take nixos-container's command line; so does nixrun when it is called by the name nixos-container.
+    #[command(disable_help_flag = true, hide = true)]
+    NixosContainer(NspawnArgs),
     /// Check whether this host has what containers need.
     Doctor(DoctorArgs),
     /// Print the schema of /etc/nixrun/NAME.json, or check such a file.
@@ -152,10 +155,10 @@ pub enum Command {
     Man(ManArgs),
 }
 
-/// Options of `nspawn`: systemd-nspawn's own, which clap does not read.
+/// Options of `nspawn` and `nixos-container`: those of the programs of these names, which clap does not read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct NspawnArgs {
-    /// As of systemd-nspawn; `nixrun nspawn --help` lists them.
+    /// As of that program; `--help` lists them.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
     pub words: Vec<OsString>,
 }
@@ -426,9 +429,19 @@ impl Call {
     /// `nspawn`.
     #[must_use]
     pub fn of_nspawn(words: &[OsString]) -> Option<Call> {
+        Call::of(words, PROGRAM, "nspawn")
+    }
+
+    /// The same of `nixos-container …` and `nixrun nixos-container …`.
+    #[must_use]
+    pub fn of_nixos_container(words: &[OsString]) -> Option<Call> {
+        Call::of(words, nixos_container::PROGRAM, nixos_container::PROGRAM)
+    }
+
+    fn of(words: &[OsString], name: &str, command: &str) -> Option<Call> {
         let (program, mut rest) = words.split_first()?;
         let mut global = Global { host_root: "/".into(), verbose: 0, quiet: false };
-        if Path::new(program).file_name() == Some(PROGRAM.as_ref()) {
+        if Path::new(program).file_name() == Some(name.as_ref()) {
             let program = program.to_string_lossy().into_owned();
             return Some(Call { program, global, words: rest.to_vec() });
         }
@@ -436,7 +449,7 @@ impl Call {
             let (word, behind) = rest.split_first()?;
             rest = behind;
             match word.to_str()? {
-                "nspawn" => {
+                word if word == command => {
                     return Some(Call {
                         words: rest.to_vec(),
                         ..Call::of_command(&global, Default::default())

@@ -11,7 +11,7 @@ use runtime::sys::lock;
 use crate::configured;
 use crate::ops::{Error, Result};
 
-const DIRECTORY: &str = "/run/nixrun/.changes";
+pub(super) const DIRECTORY: &str = "/run/nixrun/.changes";
 
 /// A lock on a container's name. The kernel releases it when we are killed.
 #[derive(Debug)]

@@ -83,6 +83,7 @@ impl<'a> Change<'a> {
     }
 
     fn recover(&self) -> Result<()> {
+        files::sweep(&file(&self.name, self.paths));
         let Some(intent) = pending(&self.name, self.paths)? else { return Ok(()) };
         intent.recover(&self.name, self)?;
         self.done()
@@ -149,6 +150,25 @@ fn pending(name: &str, paths: &HostPaths) -> Result<Option<Intent>> {
         Err(error) => Err(failed(&error)),
         Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| failed(&error)),
     }
+}
+
+/// Removes what commands that were killed have left beside their changes: files that nobody holds a lock on.
+pub(crate) fn sweep(paths: &HostPaths) {
+    let locks = fs::read_dir(paths.join(lock::DIRECTORY)).into_iter().flatten().flatten();
+    for name in locks.filter_map(|entry| entry.file_name().into_string().ok()) {
+        // Dropping a lock removes its file.
+        drop(Lock::take(&name, "reclaim", paths));
+    }
+    let intents = fs::read_dir(paths.join(DIRECTORY)).into_iter().flatten().flatten();
+    for new in intents.filter_map(|entry| entry.file_name().into_string().ok()) {
+        // Never written to the end: .NAME.PID.
+        let name = new.strip_prefix('.').and_then(|new| new.rsplit_once('.')).map(|(name, _)| name);
+        if let Some(_lock) = name.and_then(|name| Lock::take(name, "reclaim", paths).ok()) {
+            let _ = fs::remove_file(paths.join(DIRECTORY).join(&new));
+        }
+    }
+    let _ = fs::remove_dir(paths.join(lock::DIRECTORY));
+    tidy(paths);
 }
 
 /// The directories of all changes go with the last one.

@@ -6,6 +6,7 @@ mod data;
 mod exec;
 mod inside;
 mod life;
+mod nixos_container;
 mod nspawn;
 mod observe;
 mod show;
@@ -17,6 +18,7 @@ mod update;
 
 use runtime::HostPaths;
 
+pub use nixos_container::nixos_container;
 pub use nspawn::nspawn;
 
 use crate::args::{Command, Invocation};
@@ -31,9 +33,16 @@ pub(crate) type Result = std::result::Result<u8, Error>;
 #[must_use]
 pub fn dispatch(invocation: Invocation) -> u8 {
     let out = Output::new(&invocation.global);
+    perform(invocation, out)
+}
+
+fn perform(invocation: Invocation, out: Output) -> u8 {
     let paths = HostPaths::below(&invocation.global.host_root);
     if let Command::Nspawn(args) = invocation.command {
         return nspawn(args::Call::of_command(&invocation.global, args));
+    }
+    if let Command::NixosContainer(args) = invocation.command {
+        return nixos_container(&args::Call::of_command(&invocation.global, args));
     }
     // Directories and files of ours have the permissions we give them, whatever shell we come from.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
@@ -77,7 +86,7 @@ pub fn dispatch(invocation: Invocation) -> u8 {
         Command::Exec(args) => return exec::exec(&args, &paths, &out),
         Command::Plan(args) => show::plan(&args, &paths, &out),
         Command::Reclaim(args) => control::reclaim(&args, &paths, &out),
-        Command::Nspawn(_) => Ok(exit::USAGE),
+        Command::Nspawn(_) | Command::NixosContainer(_) => Ok(exit::USAGE),
         Command::Doctor(args) => show::doctor(args.format, &paths, &out),
         Command::Schema(args) => show::schema(&args, &paths, &out),
     };

@@ -13,6 +13,7 @@ use crate::{doctor, exit, json, outputs};
 pub(super) fn list(format: Format, paths: &HostPaths, out: &Output) -> Result {
     let all = ops::list(paths)?;
     if format.json {
+        let all: Vec<Listed> = all.into_iter().map(|one| one.with_files(paths)).collect();
         printed(out.json(&all))?;
         return Ok(exit::SUCCESS);
     }
@@ -31,7 +32,7 @@ pub(super) fn list(format: Format, paths: &HostPaths, out: &Output) -> Result {
 }
 
 pub(super) fn status(args: &StatusArgs, paths: &HostPaths, out: &Output) -> Result {
-    let one = ops::status(&args.name, paths)?;
+    let one = ops::status(&args.name, paths)?.with_files(paths);
     if args.format.json {
         printed(out.json(&one))?;
         return Ok(exit::SUCCESS);
@@ -54,6 +55,13 @@ fn describe(one: &Listed, out: &Output) -> String {
         ("root", path(&one.root)),
         ("cgroup", path(&one.cgroup)),
         ("configuration", path(&one.configuration)),
+        (
+            "declared",
+            one.declarative.filter(|declared| *declared).map(|_| "by the host's configuration".to_owned()),
+        ),
+        ("system", path(&one.system)),
+        ("generation", one.generation.map(|number| number.to_string())),
+        ("starts", one.auto_start.filter(|starts| *starts).map(|_| "with the host".to_owned())),
     ];
     let mut text = format!("{}\n", one.name);
     for (key, value) in lines {

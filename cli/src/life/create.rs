@@ -396,6 +396,7 @@ pub(crate) fn recover(name: &str, creation: &Creation, paths: &HostPaths) -> Res
 fn undo(name: &str, creation: &Creation, paths: &HostPaths) -> Result<()> {
     let places = places::Places::of(name, paths);
     for file in [&places.conf, &places.json] {
+        files::sweep(file);
         files::remove(file)
             .map_err(|error| Error::Other(format!("cannot remove {}: {error}", file.display())))?;
     }

@@ -44,6 +44,8 @@ pub struct Destruction {
     root: PathBuf,
     /// Its files in /etc, in the order in which they go.
     files: Vec<PathBuf>,
+    /// What the root is locked by.
+    locks: Vec<PathBuf>,
 }
 
 /// Looks whether a container can be destroyed, and what of it.
@@ -72,7 +74,11 @@ pub fn doomed(name: &str, paths: &HostPaths) -> Result<Doomed> {
         name: name.to_owned(),
         stays: said.filter(|said| *said != root),
         running: instance::find(paths, name).is_some_and(|found| found.alive),
-        destruction: Destruction { root: root.clone(), files: json.into_iter().chain(conf).collect() },
+        destruction: Destruction {
+            root: root.clone(),
+            files: json.into_iter().chain(conf).collect(),
+            locks: Vec::new(),
+        },
         root,
     })
 }
@@ -94,8 +100,9 @@ pub fn destroy(name: &str, paths: &HostPaths) -> Result<Destroyed> {
     let doomed = doomed(name, paths)?;
     // Held to the end: nobody starts it meanwhile.
     let instance = ended(name, &doomed.root, paths)?;
-    let intended = change.intend(&Intent::Destroy(doomed.destruction.clone()));
-    let result = intended.and_then(|()| carry_out(name, &doomed.destruction, paths));
+    let destruction = Destruction { locks: instance.root_locks(), ..doomed.destruction };
+    let intended = change.intend(&Intent::Destroy(destruction.clone()));
+    let result = intended.and_then(|()| carry_out(name, &destruction, paths));
     instance.release();
     let detached = result?;
     change.done()?;
@@ -127,6 +134,7 @@ fn carry_out(name: &str, destruction: &Destruction, paths: &HostPaths) -> Result
     let logs = [format!("{name}.log"), format!("{name}.log.1")].map(|log| log_directory.join(log));
     // Last the one by which the container is known.
     for file in logs.iter().chain(&destruction.files) {
+        files::sweep(file);
         files::remove(file)
             .map_err(|error| Error::Other(format!("cannot remove {}: {error}", file.display())))?;
     }
@@ -139,6 +147,9 @@ fn carry_out(name: &str, destruction: &Destruction, paths: &HostPaths) -> Result
 pub(crate) fn recover(name: &str, destruction: &Destruction, paths: &HostPaths) -> Result<()> {
     let (instance, _) = ops::claim_reclaimed(name, &destruction.root, RootLock::Exclusive, paths)?;
     let done = carry_out(name, destruction, paths);
+    // Of whoever was interrupted.
+    let unlocked = destruction.locks.iter().try_for_each(|lock| runtime::unlock_dead(lock).map(|_| ()));
     instance.release();
-    done.map(|_| ())
+    done?;
+    Ok(unlocked?)
 }

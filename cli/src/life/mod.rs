@@ -10,5 +10,6 @@ mod pool;
 pub mod remove;
 
 pub use create::{CreateRequest, Created, Creation, create};
+pub(crate) use destroy::is_declarative;
 pub use destroy::{Destroyed, Destruction, Doomed, destroy, doomed};
 pub use look::{Addresses, HostKey, addresses, host_key};

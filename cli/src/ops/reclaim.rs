@@ -68,6 +68,7 @@ pub fn reclaim(name: Option<&str>, paths: &HostPaths) -> Result<Vec<Reclaimed>> 
             })
         }
     };
+    change::sweep(paths);
     instance::tidy(paths);
     reclaimed
 }

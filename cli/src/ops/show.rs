@@ -8,7 +8,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::error::{Error, Result};
-use crate::{configured, live, nearest};
+use crate::settings::Settings;
+use crate::systems::profile;
+use crate::{configured, life, live, nearest};
 
 /// Where a container is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -65,6 +67,31 @@ pub struct Listed {
     pub program: Option<String>,
     /// The file that configures it.
     pub configuration: Option<std::path::PathBuf>,
+    /// Number of the generation of its system that starts next, if it has any.
+    pub generation: Option<u64>,
+    /// Store path of the system that starts next.
+    pub system: Option<std::path::PathBuf>,
+    /// Whether it starts with the host; none where its files cannot be read.
+    #[serde(rename = "autoStart")]
+    pub auto_start: Option<bool>,
+    /// Whether the host's own configuration declares it, so that `destroy` leaves it alone.
+    pub declarative: Option<bool>,
+}
+
+impl Listed {
+    /// Adds what the container's files say, which a list of what runs does without.
+    #[must_use]
+    pub fn with_files(mut self, paths: &HostPaths) -> Listed {
+        let Some(file) = &self.configuration else { return self };
+        self.declarative = Some(life::is_declarative(file));
+        let settings = Settings::read(&self.name, paths).ok();
+        self.auto_start = settings.as_ref().map(|settings| settings.document.auto_start == Some(true));
+        let said = settings.and_then(|settings| settings.document.system).map(|system| system.0);
+        let current = profile::current(&self.name, paths).ok().flatten();
+        self.generation = current.as_ref().filter(|_| said.is_none()).map(|generation| generation.number);
+        self.system = said.or_else(|| current.map(|generation| generation.system));
+        self
+    }
 }
 
 /// Every container that is configured or has files, by name.
@@ -154,6 +181,10 @@ fn listed(found: Found) -> Listed {
         uuid: state.map(|state| state.uuid.clone()),
         program: state.map(|state| state.program.clone()),
         configuration: None,
+        generation: None,
+        system: None,
+        auto_start: None,
+        declarative: None,
     }
 }
 
@@ -171,5 +202,9 @@ fn stopped(configured: configured::Configured) -> Listed {
         uuid: None,
         program: None,
         configuration: Some(configured.file),
+        generation: None,
+        system: None,
+        auto_start: None,
+        declarative: None,
     }
 }

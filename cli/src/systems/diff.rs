@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::profile::{self, Generation};
 use super::versions::{closure, packages};
+use crate::configured;
 use crate::ops::{Error, Result};
 
 /// The difference between two generations, for `diff`.
@@ -62,6 +63,7 @@ pub enum Change {
 /// # Errors
 /// When there are no such generations, Nix is missing, or a system has been collected as garbage.
 pub fn diff(name: &str, from: Option<u64>, to: Option<u64>, paths: &HostPaths) -> Result<Difference> {
+    configured::find(name, paths)?;
     let to = match to {
         Some(number) => profile::generation(name, number, paths)?,
         None => profile::current(name, paths)?.ok_or_else(|| {

@@ -20,6 +20,7 @@ use runtime::HostPaths;
 
 use super::store;
 use crate::files;
+use crate::life::remove;
 use crate::ops::{Error, Result};
 
 const PROFILES: &str = "/nix/var/nix/profiles/per-container";
@@ -143,16 +144,9 @@ pub fn switch(name: &str, number: u64, paths: &HostPaths) -> Result<()> {
 /// # Errors
 /// When something cannot be removed.
 pub fn remove_all(name: &str, paths: &HostPaths) -> Result<()> {
+    // The container's root could write there: nothing is followed, and what is mounted there stays.
     for directory in [directory(name, paths), paths.join(GC_ROOTS).join(name)] {
-        match fs::remove_dir_all(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::Other(format!(
-                    "cannot remove {} of container {name}: {error}",
-                    directory.display()
-                )));
-            }
-            _ => {}
-        }
+        remove::tree(&directory).map_err(|error| Error::Other(error.to_string()))?;
     }
     Ok(())
 }

@@ -107,6 +107,10 @@ pub(super) struct RootLockFile {
 }
 
 impl RootLockFile {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Removes the file unless somebody else holds the lock, too.
     pub(super) fn remove(&self) {
         if lock::try_lock(&self.file).is_ok() {

@@ -106,7 +106,7 @@ fn a_pool_leaves_out_what_the_host_has_and_says_when_it_is_full() {
         );
         // Four networks, of which the two in the middle are given out; the host has one of them.
         host.sh(
-            "ip link add pool0 type bridge && ip addr add 10.77.1.9/24 dev pool0 && ip link set pool0 up",
+            "ip link add pool0 type veth peer name pool1 && ip link set pool1 up && ip addr add 10.77.1.9/24 dev pool0 && ip link set pool0 up",
         );
         let create = |name: &str| host.run(&["create", name, "--system-path", &system]);
         assert!(create("one").status.success());
@@ -214,5 +214,53 @@ fn a_long_name_gets_the_links_of_systemd_nspawn() {
             }
             container.stop();
         }
+    });
+}
+
+/// Every command that takes the name of a container that is there, with the other words that it wants.
+const NAMED: &[&[&str]] = &[
+    &["boot", "wbe"],
+    &["destroy", "wbe"],
+    &["diff", "wbe"],
+    &["exec", "wbe", "--", "true"],
+    &["export", "wbe", "/nowhere/wbe.nixrun"],
+    &["generations", "wbe"],
+    &["inspect", "wbe"],
+    &["kill", "wbe"],
+    &["login", "wbe"],
+    &["pause", "wbe"],
+    &["plan", "wbe"],
+    &["reload", "wbe"],
+    &["resume", "wbe"],
+    &["rollback", "wbe"],
+    &["root-login", "wbe"],
+    &["run", "wbe", "--", "true"],
+    &["show-host-key", "wbe"],
+    &["show-ip", "wbe"],
+    &["start", "wbe"],
+    &["stats", "wbe"],
+    &["status", "wbe"],
+    &["stop", "wbe"],
+    &["top", "--once", "wbe"],
+    &["update", "wbe", "--system-path", "/nix/store/x"],
+];
+
+#[test]
+fn every_command_brings_the_nearest_name_to_mind() {
+    on_host(|host| {
+        let system = system(host);
+        host.ok(&["create", "web", "--system-path", &system]);
+        let before = host.snapshot();
+        let mut wrong = Vec::new();
+        for args in NAMED {
+            let output = host.run(args);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let refused = output.status.code().is_some_and(|code| code != 0 && code != 124);
+            if !refused || !said.contains("did you mean \"web\"?") || said.lines().count() != 1 {
+                wrong.push(format!("{args:?} ({}): {said}", output.status));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        before.assert_same(&host.snapshot(), "after commands on a container that is not there");
     });
 }

@@ -10,6 +10,10 @@ use crate::error::{Doing, Error, ErrorKind};
 use crate::plan::{CgroupPlan, DevicePolicy, Setting};
 use crate::sys::bpf;
 
+/// Group below the container's own for commands: the container's group itself has controllers enabled for the
+/// groups below it once systemd runs, and can hold no process then.
+pub(crate) const COMMANDS: &str = "nixrun-exec";
+
 /// How long the kernel may take to end the processes of a killed group.
 const KILL_TIME: Duration = Duration::from_secs(10);
 

@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
 use crate::caps::CapSet;
 use crate::child::script::{Op, Script};
 use crate::error::{Doing, Error, ErrorKind};
@@ -61,10 +63,6 @@ impl Streams {
 const NAMESPACES: i32 =
     libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWNET | libc::CLONE_NEWCGROUP;
 
-/// Group below the container's own for commands: the container's group itself has controllers enabled for the
-/// groups below it once systemd runs, and can hold no process then.
-const GROUP: &str = "nixrun-exec";
-
 /// Runs a command in the container until it ends.
 ///
 /// # Errors
@@ -75,33 +73,27 @@ pub fn run(state: &State, command: &Command, attached: &Attached<'_>) -> Result<
     let leader = state.leader.open().ok_or_else(gone)?;
     let group = group(state)?;
     let terminal = command.terminal.then(|| open_terminal(state, &leader)).transpose()?;
-    let script = script(state, command, leader.as_fd(), terminal.as_ref().map(|(_, peer)| peer.as_fd()))?;
-    // Only children of a thread that entered the pid namespace are inside it; ours is to stay where it is. The
-    // thread lives as long as the command: the command dies with it.
-    std::thread::scope(|scope| {
-        let body = || -> Result<Ended, Error> {
-            process::setns(leader.as_fd(), libc::CLONE_NEWPID)
-                .doing(|| format!("enter container {}", state.name))?;
-            // First, so that the command finds its terminal in the right size.
-            let view = Terminal::new(terminal.as_ref().map(|(master, _)| master), attached)?;
-            let mut launched = Launched::start(&script, 0, group.as_fd())?;
-            match launched.schedule(&state.confinement) {
-                // A container whose OOM score is lower than ours: it takes CAP_SYS_RESOURCE, which its supervisor had.
-                Err(error) if error.kind() == ErrorKind::Permission => {}
-                result => result?,
-            }
-            launched.go(&script, &[])?;
-            view.run(&mut launched, attached)
-        };
-        match scope.spawn(body).join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
+    let (status, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .doing(|| "make the channel to who waits for the command".to_owned())?;
+    let attend = Op::Attend { group: group.as_raw_fd(), status: [theirs.as_raw_fd(), status.as_raw_fd()] };
+    let script =
+        script(state, command, leader.as_fd(), attend, terminal.as_ref().map(|(_, peer)| peer.as_fd()))?;
+    // First, so that the command finds its terminal in the right size.
+    let view = Terminal::new(terminal.as_ref().map(|(master, _)| master), attached)?;
+    let mut launched = Launched::attended(&script, status)?;
+    // Its end is to be the end of the file.
+    drop(theirs);
+    match launched.schedule(&state.confinement) {
+        // A container whose OOM score is lower than ours: it takes CAP_SYS_RESOURCE, which its supervisor had.
+        Err(error) if error.kind() == ErrorKind::Permission => {}
+        result => result?,
+    }
+    launched.go(&script, &[])?;
+    view.run(&mut launched, attached)
 }
 
 fn group(state: &State) -> Result<File, Error> {
-    let path = state.cgroup.join(GROUP);
+    let path = state.cgroup.join(crate::cgroup::COMMANDS);
     match fs::create_dir(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             return Err(error).doing(|| format!("make the control group {}", path.display()));
@@ -136,9 +128,17 @@ fn script(
     state: &State,
     command: &Command,
     leader: BorrowedFd<'_>,
+    attend: Op,
     terminal: Option<BorrowedFd<'_>>,
 ) -> Result<Script, Error> {
     let mut script = Script::default();
+    // Only children of who has entered the pid namespace are inside it; the one that waits for the command is not.
+    script.push(
+        Op::Join { fd: leader.as_raw_fd(), namespaces: libc::CLONE_NEWPID },
+        format!("enter container {}", state.name),
+    );
+    script.push(attend, format!("start a process in container {}", state.name));
+    // Whoever waits for it ends it with nixrun, and may itself be killed.
     script.push(Op::DieWithParent, "tie the command to nixrun");
     // Until its program runs it has descriptors of the host, and a copy of our memory. Root inside could trace it from the
     // moment on at which it has no more rights than that: once it is in the user namespace, and nobody there yet, or

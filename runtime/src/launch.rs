@@ -32,6 +32,8 @@ pub(crate) struct Launched {
     child: Child,
     /// The process that made the mounts of a container with a user namespace, and cloned its first process.
     maker: Option<Child>,
+    /// The process that waits for a command of `exec`, which is not our child then, and where it says how that ended.
+    attendant: Option<(Child, OwnedFd)>,
     channel: OwnedFd,
     reaped: bool,
     /// What a file system said last about why it could not be mounted.
@@ -43,16 +45,55 @@ pub(crate) struct Launched {
 impl Launched {
     /// Clones into new namespaces and a control group; the child starts on `script` at once.
     pub(crate) fn start(script: &Script, namespaces: u64, cgroup: BorrowedFd<'_>) -> Result<Launched, Error> {
+        Launched::start_in(script, namespaces, Some(cgroup))
+    }
+
+    /// Clones a process that itself clones a command of `exec`, and waits until it has; `status` is our end of where it will
+    /// say how the command ended.
+    pub(crate) fn attended(script: &Script, status: OwnedFd) -> Result<Launched, Error> {
+        let mut launched = Launched::start_in(script, 0, None)?;
+        let pid = loop {
+            match launched.report()? {
+                Some(Report::Cloned { pid }) => break pid,
+                Some(Report::Failed { op, failure }) => {
+                    return Err(launched.failed(script, &[], op, failure));
+                }
+                Some(Report::Exec | Report::Skipped { .. } | Report::Ended { .. }) => {}
+                None => return Err(launched.died()),
+            }
+        };
+        let pidfd = process::pidfd_open(pid).doing(|| "open the command".to_owned())?;
+        // It has not been reaped while nothing is said of its end, and so the pid is its own.
+        let mut said = [PollFd::new(status.as_fd(), PollFlags::POLLIN)];
+        let over = poll(&mut said, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
+        let attendant = std::mem::replace(&mut launched.child, Child { pidfd, pid });
+        if over {
+            launched.child = attendant;
+            return Err(launched.died());
+        }
+        launched.attendant = Some((attendant, status));
+        Ok(launched)
+    }
+
+    fn start_in(script: &Script, namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Launched, Error> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let alone = CHANNEL.lock().unwrap_or_else(PoisonError::into_inner);
         let (channel, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
             .doing(|| "make the channel to the container's first process".to_owned())?;
         let ends = [theirs.as_raw_fd(), channel.as_raw_fd()];
-        let child = clone_into(namespaces, Some(cgroup), || run::run(script, ends))
+        let child = clone_into(namespaces, cgroup, || run::run(script, ends))
             .doing(|| "create the container's namespaces".to_owned())?;
         drop(theirs);
         drop(alone);
-        Ok(Launched { child, maker: None, channel, reaped: false, words: None, warnings: Vec::new() })
+        Ok(Launched {
+            child,
+            maker: None,
+            attendant: None,
+            channel,
+            reaped: false,
+            words: None,
+            warnings: Vec::new(),
+        })
     }
 
     /// Waits until the container's first process has been cloned in its user namespace, and gives that its ids.
@@ -69,7 +110,7 @@ impl Launched {
                 Some(Report::Skipped { op, failure }) => {
                     self.warnings.push(sentence(&script.purpose(op, mounts), failure));
                 }
-                Some(Report::Exec) | None => return Err(self.died()),
+                Some(Report::Exec | Report::Ended { .. }) | None => return Err(self.died()),
             }
         };
         // The pid is still the child's: nobody but us can reap it.
@@ -152,7 +193,7 @@ impl Launched {
                 Some(Report::Skipped { op, failure }) => {
                     self.warnings.push(sentence(&script.purpose(op, mounts), failure));
                 }
-                Some(Report::Cloned { .. }) => {}
+                Some(Report::Cloned { .. } | Report::Ended { .. }) => {}
                 None if executed => return Ok(()),
                 None => return Err(self.died()),
             }
@@ -219,7 +260,34 @@ impl Launched {
     /// Waits for the end of the child.
     pub(crate) fn reap(&mut self) -> Result<Ended, Error> {
         self.reaped = true;
-        process::wait(self.child.pidfd.as_fd()).doing(|| "wait for the container's first process".to_owned())
+        match self.attendant.take() {
+            Some((attendant, status)) => self.hear_of_end(&attendant, &status),
+            None => process::wait(self.child.pidfd.as_fd())
+                .doing(|| "wait for the container's first process".to_owned()),
+        }
+    }
+
+    /// Waits until the attendant says how the command ended. One that was killed itself takes the command along.
+    fn hear_of_end(&self, attendant: &Child, status: &OwnedFd) -> Result<Ended, Error> {
+        let mut record = [0; report::SIZE];
+        let said = loop {
+            match recv(status.as_raw_fd(), &mut record, MsgFlags::empty()) {
+                Err(nix::errno::Errno::EINTR) => {}
+                Ok(length) => break Report::decode(record.get(..length).unwrap_or_default()),
+                Err(_) => break None,
+            }
+        };
+        let ended = match said {
+            Some(Report::Ended { killed: false, status }) => Ended::Exited(status),
+            Some(Report::Ended { killed: true, status }) => Ended::Killed(status),
+            _ => {
+                let _ = process::pidfd_send_signal(self.child.pidfd.as_fd(), libc::SIGKILL);
+                Ended::Killed(libc::SIGKILL)
+            }
+        };
+        // It ends by itself.
+        let _ = process::wait(attendant.pidfd.as_fd());
+        Ok(ended)
     }
 }
 
@@ -230,6 +298,12 @@ fn sentence(purpose: &str, failure: Failure) -> String {
 
 impl Drop for Launched {
     fn drop(&mut self) {
+        if let (Some((attendant, status)), false) = (self.attendant.take(), self.reaped) {
+            // It kills the command when it sees our end closed, and reaps it.
+            drop(status);
+            let _ = process::wait(attendant.pidfd.as_fd());
+            return;
+        }
         let child = (!self.reaped).then_some(&self.child);
         for process in child.into_iter().chain(&self.maker) {
             let _ = process::pidfd_send_signal(process.pidfd.as_fd(), libc::SIGKILL);

@@ -83,7 +83,7 @@ pub use launch::Paused;
 pub use made::remove as remove_from_host;
 pub use plan::{
     Attributes, CgroupPlan, Confinement, DevicePolicy, Entry, IdChoice, IdRange, JournalPlan, Layer, Limit,
-    MountPlan, Namespaces, OnHost, Plan, Setting, Source, TmpfsOptions, UpperLayer, UserPlan,
+    MountPlan, Namespaces, OnHost, Plan, Setting, Source, TmpfsOptions, UpperLayer, UserPlan, group_settings,
 };
 pub use prepare::Prepared;
 pub use supervisor::{Event, Outcome, Supervisor};

@@ -9,8 +9,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use runtime::HostPaths;
 
-use super::{Result, missing, printed, signals};
+use super::{Result, printed, signals};
 use crate::args::{LogsArgs, PauseArgs, ResumeArgs, SetArgs};
+use crate::live::{Effect, SetRequest};
 use crate::logs::{LogRequest, Logs};
 use crate::ops::Error;
 use crate::output::Output;
@@ -69,6 +70,16 @@ pub(super) fn resume(args: &ResumeArgs, paths: &HostPaths, out: &Output) -> Resu
     Ok(exit::SUCCESS)
 }
 
-pub(super) fn set(_args: &SetArgs, _paths: &HostPaths, _out: &Output) -> Result {
-    missing("set")
+pub(super) fn set(args: &SetArgs, paths: &HostPaths, out: &Output) -> Result {
+    let request = SetRequest { name: args.name.clone(), settings: args.settings.clone(), live: args.live };
+    let effects = live::set(&request, paths)?;
+    for (setting, effect) in args.settings.iter().zip(effects) {
+        let when = match effect {
+            Effect::AtOnce => "has taken effect, and does at every start",
+            Effect::UntilItEnds => "has taken effect, until the container ends",
+            Effect::AtNextStart => "takes effect at the next start",
+        };
+        printed(out.text(format_args!("{setting}: {when}")))?;
+    }
+    Ok(exit::SUCCESS)
 }

@@ -54,6 +54,13 @@ pub(crate) enum Report {
         /// PID in the pid namespace of whoever is speaking: the parent's own.
         pid: libc::pid_t,
     },
+    /// A command of `exec` has ended.
+    Ended {
+        /// Whether by a signal.
+        killed: bool,
+        /// The signal, or what it exited with.
+        status: i32,
+    },
     /// Op number `op` failed.
     Failed {
         /// Index into the script's ops.
@@ -78,6 +85,7 @@ impl Report {
             Report::Failed { op, failure } => (2, op, failure.call, failure.errno),
             Report::Skipped { op, failure } => (4, op, failure.call, failure.errno),
             Report::Cloned { pid } => (3, 0, pid, 0),
+            Report::Ended { killed, status } => (6, 0, killed as i32, status),
         };
         let [m0, m1, m2, m3] = MAGIC.to_ne_bytes();
         let [k0, k1] = kind.to_ne_bytes();
@@ -99,6 +107,7 @@ impl Report {
         match half(4) {
             1 => Some(Report::Exec),
             3 => Some(Report::Cloned { pid: word(8) }),
+            6 => Some(Report::Ended { killed: word(8) != 0, status: word(12) }),
             2 => Some(Report::Failed { op: half(6), failure: Failure { call: word(8), errno: word(12) } }),
             4 => Some(Report::Skipped { op: half(6), failure: Failure { call: word(8), errno: word(12) } }),
             _ => None,
@@ -116,6 +125,7 @@ mod tests {
         for report in [
             Report::Exec,
             Report::Cloned { pid: 4194304 },
+            Report::Ended { killed: true, status: 9 },
             Report::Failed { op: 513, failure },
             Report::Skipped { op: 513, failure },
         ] {

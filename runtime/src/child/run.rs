@@ -129,6 +129,7 @@ fn perform(script: &Script, channel: RawFd, op: Op) -> Done {
         Op::Pivot { staged } => pivot(root, staged),
         // By `run`.
         Op::Split { .. } | Op::Release | Op::End => Ok(()),
+        Op::Attend { group, status } => super::attend::attend(channel, group, status),
         Op::AwaitIds => read_byte(channel),
         Op::BecomeRoot => become_root(),
         Op::Join { fd, namespaces } => call(libc::SYS_setns, [fd as u64, namespaces as u64, 0, 0, 0]),
@@ -398,7 +399,7 @@ fn exec(script: &Script, channel: RawFd) -> Done {
     Err(failure)
 }
 
-fn send(channel: RawFd, report: Report) {
+pub(super) fn send(channel: RawFd, report: Report) {
     let record = report.encode();
     // SAFETY: the kernel reads the record's bytes. A parent that is gone cannot be told: the result is of no use.
     unsafe { libc::write(channel, record.as_ptr().cast(), record.len()) };
@@ -417,7 +418,7 @@ pub(super) fn explain(channel: RawFd, context: RawFd) {
     }
 }
 
-fn exit(status: i32) -> ! {
+pub(super) fn exit(status: i32) -> ! {
     // SAFETY: _exit runs no handlers and no destructors, which belong to the parent.
     unsafe { libc::_exit(status) }
 }

@@ -96,6 +96,12 @@ pub(crate) enum Op {
     /// Clone the container's first process into these namespaces, as a child of our own parent: it goes on behind the
     /// next `aside` operations, which are for us once it has done [`Op::Release`].
     Split { namespaces: u64, aside: usize },
+    /// Clone a command of `exec` into a group and go on in it; the original stays and waits for it.
+    Attend {
+        group: RawFd,
+        /// Where it says how the command ended, and the parent's copy.
+        status: [RawFd; 2],
+    },
     /// Let the process that cloned us go on.
     Release,
     /// End, with success.

@@ -28,7 +28,7 @@ pub use limits::Limit;
 pub use mounts::{Attributes, Entry, Layer, MountPlan, Source, TmpfsOptions, UpperLayer};
 pub(crate) use mounts::{BOOT_ID, KMSG, MAX_LAYERS, NOTIFY, UUID};
 pub use on_host::OnHost;
-pub use resources::Setting;
+pub use resources::{Setting, group_settings};
 pub use users::{IdChoice, IdRange, UserPlan};
 pub(crate) use users::{PICK_FROM, PICK_TO, reduce};
 

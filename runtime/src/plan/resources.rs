@@ -37,7 +37,10 @@ pub(super) fn plan(
     if config.resources == Resources::default() {
         return Ok(Vec::new());
     }
-    let settings = settings(config, host)?;
+    let mut settings = group_settings(&config.name, &config.resources)?;
+    for io in &config.resources.io_max {
+        settings.push(Setting::new("io.max", io_max(&config.name, host, io)?));
+    }
     let (Some(facts), Some(controllers)) = (&host.cgroup, &host.asked.controllers) else {
         return Ok(settings);
     };
@@ -51,8 +54,11 @@ pub(super) fn plan(
     Ok(settings)
 }
 
-fn settings(config: &ContainerConfig, host: &HostFacts) -> Result<Vec<Setting>, Error> {
-    let asked = &config.resources;
+/// What to write for limits, io.max aside, which depends on the host's devices.
+///
+/// # Errors
+/// What the kernel would not take, in the name of the container.
+pub fn group_settings(name: &str, asked: &Resources) -> Result<Vec<Setting>, Error> {
     let mut settings = Vec::new();
     for (file, value) in [
         ("memory.max", asked.memory_max),
@@ -62,17 +68,17 @@ fn settings(config: &ContainerConfig, host: &HostFacts) -> Result<Vec<Setting>, 
         settings.extend(value.map(|value| Setting::new(file, most(value))));
     }
     if let Some(max) = asked.cpu_max {
-        settings.push(Setting::new("cpu.max", cpu_max(config, max)?));
+        settings.push(Setting::new("cpu.max", cpu_max(name, max)?));
     }
     if let Some(weight) = asked.cpu_weight {
         if !(1..=10_000).contains(&weight) {
-            return fault(config, &format!("cpu.weight {weight}"), "it goes from 1 to 10000");
+            return fault(name, &format!("cpu.weight {weight}"), "it goes from 1 to 10000");
         }
         settings.push(Setting::new("cpu.weight", weight));
     }
     if let Some(pids) = asked.pids_max {
         if pids == 0 {
-            return fault(config, "pids.max 0", "not even its first process could exist");
+            return fault(name, "pids.max 0", "not even its first process could exist");
         }
         settings.push(Setting::new("pids.max", most(pids)));
     }
@@ -80,13 +86,10 @@ fn settings(config: &ContainerConfig, host: &HostFacts) -> Result<Vec<Setting>, 
         if let Some(cpus) = cpus {
             let listed = !cpus.is_empty() && cpus.bytes().all(|b| b.is_ascii_digit() || b",-:/".contains(&b));
             if !listed {
-                return fault(config, &format!("{file} {cpus:?}"), "it is a list of numbers such as 0-3,7");
+                return fault(name, &format!("{file} {cpus:?}"), "it is a list of numbers such as 0-3,7");
             }
             settings.push(Setting::new(file, cpus));
         }
-    }
-    for io in &asked.io_max {
-        settings.push(Setting::new("io.max", io_max(config, host, io)?));
     }
     Ok(settings)
 }
@@ -97,14 +100,14 @@ fn most(value: u64) -> String {
 }
 
 /// The kernel's bounds (kernel/sched/core.c): a millisecond of time at least, a period from one to a second.
-fn cpu_max(config: &ContainerConfig, max: CpuMax) -> Result<String, Error> {
+fn cpu_max(name: &str, max: CpuMax) -> Result<String, Error> {
     if !(1_000..=1_000_000).contains(&max.period) {
         let what = format!("cpu.max with a period of {} us", max.period);
-        return fault(config, &what, "a period has 1000 to 1000000 us");
+        return fault(name, &what, "a period has 1000 to 1000000 us");
     }
     match max.quota {
         Some(quota) if quota < 1_000 => fault(
-            config,
+            name,
             &format!("cpu.max with {quota} us in {}", max.period),
             "less than 1000 us the kernel does not give",
         ),
@@ -113,11 +116,11 @@ fn cpu_max(config: &ContainerConfig, max: CpuMax) -> Result<String, Error> {
     }
 }
 
-fn io_max(config: &ContainerConfig, host: &HostFacts, io: &IoMax) -> Result<String, Error> {
+fn io_max(name: &str, host: &HostFacts, io: &IoMax) -> Result<String, Error> {
     let disk = host.asked.disks.iter().find(|(path, _)| *path == io.device).and_then(|(_, disk)| *disk);
     let Some((major, minor)) = disk else {
         let what = format!("io.max for {}", io.device.display());
-        return fault(config, &what, "it is neither a block device nor a file on one");
+        return fault(name, &what, "it is neither a block device nor a file on one");
     };
     let limits = [
         ("rbps", io.read_bytes),
@@ -129,13 +132,13 @@ fn io_max(config: &ContainerConfig, host: &HostFacts, io: &IoMax) -> Result<Stri
         limits.iter().filter_map(|(name, limit)| limit.map(|limit| format!(" {name}={}", most(limit))));
     let limits: String = limits.collect();
     if limits.is_empty() {
-        return fault(config, &format!("io.max for {}", io.device.display()), "no limit was given");
+        return fault(name, &format!("io.max for {}", io.device.display()), "no limit was given");
     }
     Ok(format!("{major}:{minor}{limits}"))
 }
 
-fn fault<T>(config: &ContainerConfig, what: &str, why: &str) -> Result<T, Error> {
-    Err(Error::new(ErrorKind::Config, format!("container {} cannot have {what}: {why}", config.name)))
+fn fault<T>(container: &str, what: &str, why: &str) -> Result<T, Error> {
+    Err(Error::new(ErrorKind::Config, format!("container {container} cannot have {what}: {why}")))
 }
 
 /// In a delegated unit we enable its controllers for the groups below it. Elsewhere our own group has processes, us for

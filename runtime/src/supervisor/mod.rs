@@ -1,5 +1,6 @@
 //! A running container: one poll loop over its process, the notify socket, the console and the caller's signals.
 
+mod commands;
 mod console;
 mod memory;
 mod notify;
@@ -30,6 +31,7 @@ use crate::made::Made;
 use crate::prepare::Prepared;
 use crate::sys::process::Ended;
 use crate::users::Users;
+use commands::Commands;
 use console::Forward;
 use memory::OomKills;
 use stop::Stop;
@@ -76,6 +78,8 @@ pub enum Event {
     Ready,
     /// PID 1 described what it does (`STATUS=`).
     Status(String),
+    /// PID 1 said STOPPING=1: it ends by itself, or because it was asked to.
+    Ending,
     /// PID 1 was asked to shut down with this signal.
     Stopping(i32),
     /// The shutdown is asked for, but PID 1 does not listen to the signal yet, and would lose it.
@@ -242,9 +246,11 @@ impl Supervisor {
         let mut forward = Forward::new(console, self.mode == Console::Interactive, attached)?;
         let mut stop = Stop::new(self.stop_signal, attached.grace, self.init);
         let mut oom = OomKills::of(self.cgroup.path());
+        let mut commands = Commands::of(self.cgroup.path());
         let mut thawed = false;
         loop {
-            let ready = self.poll(attached, &forward, oom.as_ref(), stop.timeout())?;
+            let timeout = earlier(stop.timeout(), commands.timeout());
+            let ready = self.poll(attached, &forward, oom.as_ref(), timeout)?;
             if let Some(signals) = attached.signals.filter(|_| ready.signal) {
                 self.take_signals(signals, &mut stop, &forward);
             }
@@ -254,10 +260,17 @@ impl Supervisor {
             if stop.is_begun() && !std::mem::replace(&mut thawed, true) {
                 // What is frozen hears of no stop.
                 self.cgroup.thaw();
+                commands.end();
             }
             if let Some(socket) = self.notify.as_ref().filter(|_| ready.notify) {
-                notify::receive(socket, self.launched.pid(), &mut on_event);
+                notify::receive(socket, self.launched.pid(), &mut |event| {
+                    if event == Event::Ending {
+                        commands.end_soon();
+                    }
+                    on_event(event);
+                });
             }
+            commands.advance();
             if let Some(kills) = oom.as_mut().filter(|_| ready.oom) {
                 match kills.new_ones() {
                     Some(0) => {}
@@ -331,6 +344,15 @@ fn next_signal(signals: &SignalFd) -> Option<i32> {
         return None;
     }
     signals.read_signal().ok().flatten().map(|info| info.ssi_signo as i32)
+}
+
+/// The earlier of two timeouts, of which none is never.
+fn earlier(a: PollTimeout, b: PollTimeout) -> PollTimeout {
+    match (a.is_none(), b.is_none()) {
+        (false, false) if b.as_millis() < a.as_millis() => b,
+        (true, _) => b,
+        _ => a,
+    }
 }
 
 #[derive(Debug, Default)]

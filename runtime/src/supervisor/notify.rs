@@ -44,6 +44,7 @@ pub(super) fn receive(socket: &UnixDatagram, pid1: libc::pid_t, on_event: &mut i
         for line in text.lines() {
             match line.split_once('=') {
                 Some(("READY", "1")) => on_event(Event::Ready),
+                Some(("STOPPING", "1")) => on_event(Event::Ending),
                 Some(("STATUS", status)) => on_event(Event::Status(status.to_owned())),
                 _ => {}
             }

@@ -90,3 +90,22 @@ pub(crate) fn clone_sibling(namespaces: u64) -> std::result::Result<libc::pid_t,
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
     if pid < 0 { Err(Failure::last(libc::SYS_clone3)) } else { Ok(pid as libc::pid_t) }
 }
+
+/// Copies a process that [`clone_into`] made into a cgroup v2 directory and the pid namespace that it has joined: returns 0
+/// in the copy, and its pid and pidfd in the original. For the code after clone only, as it makes a copy of whatever runs.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn clone_child(cgroup: RawFd) -> std::result::Result<(libc::pid_t, RawFd), Failure> {
+    let mut pidfd: RawFd = -1;
+    let args = CloneArgs {
+        flags: libc::CLONE_PIDFD as u64 | CLONE_INTO_CGROUP,
+        pidfd: (&raw mut pidfd) as u64,
+        cgroup: cgroup as u64,
+        ..CloneArgs::default()
+    };
+    // SAFETY: without CLONE_VM nothing is shared; the kernel writes `pidfd` before it returns in the original. The caller
+    // is the only thread of a process that runs `child::run`, which the copy goes on with.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    if pid < 0 { Err(Failure::last(libc::SYS_clone3)) } else { Ok((pid as libc::pid_t, pidfd)) }
+}

@@ -2,10 +2,12 @@
 #![forbid(unsafe_code)]
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use blackbox::{Container, Host, Pty, finish, nixrun_binary, on_host, wait_for};
 use fixture::Kind;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 fn running(kind: Kind, name: &str, test: impl FnOnce(&Host<'_>, Container<'_>) + Send) {
     on_host(|host| {
@@ -175,5 +177,88 @@ fn a_container_and_a_root_are_not_both_named() {
             let sentence = host.fails(2, neither);
             assert!(sentence.starts_with("give a container that runs and a command"), "{sentence}");
         }
+    });
+}
+
+/// A nixrun with a command inside that has begun.
+fn begun(host: &Host<'_>, container: &Container<'_>, name: &str, script: &str) -> Child {
+    let script = format!("{script}\n: > /tmp/begun; while :; do sleep 0.1; done");
+    let child = host.nixrun(&["exec", name, "--", "sh", "-c", &script]).stdin(Stdio::null()).spawn().unwrap();
+    let file = format!("/proc/{}/root/tmp/begun", container.leader());
+    wait_for("the command", || std::fs::remove_file(&file).ok());
+    child
+}
+
+fn send(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+}
+
+#[test]
+fn a_suspended_exec_does_not_hold_the_end_up() {
+    running(Kind::Mini, "mini", |host, container| {
+        let mut exec = begun(host, &container, "mini", "");
+        send(&exec, Signal::SIGSTOP);
+        assert_eq!(container.stop().code, Some(0));
+        send(&exec, Signal::SIGCONT);
+        assert!(matches!(exec.wait().unwrap().code(), Some(129 | 137 | 143)));
+        // One that ends at once, with PID 1, and nothing to ask it.
+        let container = host.boot("mini");
+        let mut exec = begun(host, &container, "mini", "trap '' HUP TERM");
+        send(&exec, Signal::SIGSTOP);
+        kill(Pid::from_raw(container.leader()), Signal::SIGKILL).unwrap();
+        assert_eq!(container.wait().code, Some(1));
+        send(&exec, Signal::SIGCONT);
+        assert_eq!(exec.wait().unwrap().code(), Some(137));
+        assert!(host.processes().is_empty(), "{:?}", host.processes());
+    });
+}
+
+#[test]
+fn a_command_ends_with_who_waits_for_it() {
+    running(Kind::Mini, "mini", |host, container| {
+        let group =
+            container.state().unwrap()["cgroup"].as_str().unwrap().to_owned() + "/nixrun-exec/cgroup.procs";
+        let commands = || std::fs::read_to_string(&group).unwrap_or_default();
+        for victim in ["nixrun", "attendant"] {
+            let mut exec = begun(host, &container, "mini", "trap '' HUP TERM");
+            let command = commands().lines().next().unwrap().to_owned();
+            let stat = std::fs::read_to_string(format!("/proc/{command}/stat")).unwrap();
+            let parent: i32 =
+                stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap();
+            assert_ne!(parent, exec.id() as i32, "a nixrun that is suspended would not reap it");
+            let pid = if victim == "nixrun" { exec.id() as i32 } else { parent };
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+            let status = exec.wait().unwrap();
+            assert!(victim == "nixrun" || status.code() == Some(137), "{victim}: {status:?}");
+            wait_for("the end of the command", || commands().is_empty().then_some(()));
+        }
+        assert_eq!(container.stop().code, Some(0));
+    });
+}
+
+/// systemd waits for every process there is, for 90 s.
+#[test]
+fn forgotten_commands_hold_up_neither_a_stop_nor_a_reboot_of_systemd() {
+    running(Kind::Base, "base", |host, container| {
+        let mut waiting = begun(host, &container, "base", "");
+        let mut suspended = begun(host, &container, "base", "(sleep 0.5; kill -STOP $$) &");
+        let mut shell = Pty::spawn(&plain(host, &["root-login", "base"]), 24, 80);
+        shell.type_in("echo up-$((1 + 1))\n");
+        shell.expect("up-2");
+        let before = container.leader();
+        host.ok(&["exec", "base", "--", "systemctl", "reboot"]);
+        wait_for("the reboot", || {
+            let state = container.state()?;
+            (state["leader"]["pid"] != before && state["ready"] == true).then_some(())
+        });
+        for exec in [&mut waiting, &mut suspended] {
+            assert!(exec.wait().unwrap().code().is_some_and(|code| code > 128));
+        }
+        assert!(shell.wait().0.is_some_and(|code| code > 128));
+        let mut stubborn = begun(host, &container, "base", "trap '' HUP TERM");
+        send(&stubborn, Signal::SIGSTOP);
+        assert_eq!(container.stop().code, Some(0));
+        send(&stubborn, Signal::SIGCONT);
+        assert_eq!(stubborn.wait().unwrap().code(), Some(137));
     });
 }

@@ -88,3 +88,62 @@ fn a_paused_container_can_be_stopped_and_killed() {
         assert!(began.elapsed() < Duration::from_secs(60), "it waited for the grace period");
     });
 }
+
+#[test]
+fn settings_are_made_for_the_next_start_or_not_at_all() {
+    on_host(|host| {
+        host.install(Kind::Mini, "mini");
+        let file = host.path("etc/nixrun/mini.json");
+        let read = || fs::read_to_string(&file).unwrap_or_default();
+        let said = host.ok(&["set", "mini", "hostname=other", "oomScoreAdjust=100"]);
+        assert_eq!(
+            said,
+            "hostname=other: takes effect at the next start\noomScoreAdjust=100: takes effect at the next start\n"
+        );
+        let before = read();
+        assert!(before.contains("\"hostname\": \"other\""), "{before}");
+        let container = host.boot("mini");
+        assert_eq!(host.inside("mini", "hostname"), "other\n");
+        // Not while it runs: the new one is for the next start.
+        host.ok(&["set", "mini", "hostname="]);
+        assert_eq!(host.inside("mini", "hostname"), "other\n");
+        let before = read();
+        assert!(!before.contains("hostname"), "{before}");
+        for (args, sentence) in [
+            // This machine has no controllers in its version 2 hierarchy.
+            (&["mini", "hostname=x", "pids.max=100"][..], "does not have the controller pids"),
+            (&["--live", "mini", "memory.max=1G"], "does not have the controller memory"),
+            (&["--live", "mini", "hostname=x"], "it cannot change while container mini runs"),
+            (&["mini", "resources.memroy.max=1G"], "did you mean \"memory\"?"),
+            (&["mini", "memory.max=lots"], "memory.max=lots"),
+            // Right in itself, and in contradiction to NAME.conf.
+            (&["mini", "hostAddress=10.9.9.9"], "contradicts"),
+            (&["mine", "hostname=x"], "did you mean \"mini\"?"),
+        ] {
+            let args: Vec<&str> = ["set"].iter().chain(args).copied().collect();
+            let said = host.fails(1, &args);
+            assert!(said.contains(sentence), "{args:?}: {said}");
+            assert_eq!(read(), before, "{args:?}");
+        }
+        assert_eq!(container.stop().code, Some(0));
+        let said = host.fails(1, &["set", "--live", "mini", "memory.max=1G"]);
+        assert!(said.starts_with("container mini is not running"), "{said}");
+        // For the next start it may be set where it cannot be now.
+        host.ok(&["set", "mini", "pids.max=100"]);
+        assert!(read().contains("\"pids\""), "{}", read());
+    });
+}
+
+#[test]
+fn what_nixos_declares_is_not_changed() {
+    on_host(|host| {
+        host.install(Kind::Mini, "mini");
+        let conf = host.path("etc/nixos-containers/mini.conf");
+        let store = host.path("etc/static.conf");
+        fs::rename(&conf, &store).unwrap();
+        std::os::unix::fs::symlink(&store, &conf).unwrap();
+        let said = host.fails(1, &["set", "mini", "hostname=x"]);
+        assert!(said.contains("is a link, as NixOS makes them") && said.contains("--live"), "{said}");
+        assert!(!host.path("etc/nixrun").exists());
+    });
+}

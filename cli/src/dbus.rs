@@ -1,5 +1,6 @@
 //! A client of the system bus, as small as what nixrun says to systemd and systemd-machined: calls, their answers,
-//! and signals to us. [`scope`] is the one that asks systemd for a scope.
+//! and signals to us. [`scope`] asks systemd for a scope, [`manager`] for
+//! units to be started and stopped.
 //!
 //! ```text
 //! us  -> bus      AUTH EXTERNAL, BEGIN; Hello
@@ -14,6 +15,7 @@ use std::time::Instant;
 use crate::local_stream::{CallOff, LocalStream};
 use wire::{FIXED, Message, Reader, Writer, field, flag, kind};
 
+pub mod manager;
 pub mod scope;
 pub(crate) mod wire;
 

@@ -15,6 +15,9 @@ pub const NOT_FOUND: u8 = 127;
 /// The container asked to be rebooted and nixrun runs in a unit: `RestartForceExitStatus=133` of `container@.service`.
 pub const REBOOT: u8 = 133;
 
+/// What a supervisor tells its keeper by: somebody had asked it to end. Nobody else sees it.
+pub const ASKED: u8 = 134;
+
 /// The table of exit codes in `--help`, whose first column is wide enough for two blanks.
 pub const TABLE: &str = "\
 Exit codes:

@@ -76,9 +76,14 @@ impl HostSettings {
     /// How many containers may be starting at the same time.
     #[must_use]
     pub fn jobs(&self) -> usize {
-        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        self.start_jobs.map_or(2 * cpus, |jobs| jobs.max(1) as usize)
+        self.start_jobs.map_or_else(|| 2 * cpus(), |jobs| jobs.max(1) as usize)
     }
+}
+
+/// How many CPUs we may run on, by one system call: std's way reads the quotas of every group above us, too.
+fn cpus() -> usize {
+    let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
+    set.map_or(1, |set| (0..nix::sched::CpuSet::count()).filter(|cpu| set.is_set(*cpu) == Ok(true)).count())
 }
 
 #[cfg(test)]

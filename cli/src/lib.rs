@@ -49,8 +49,10 @@
 //! a unit that was delegated to them. What it gets is handed to `supervise`.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod archive;
 pub mod args;
+pub mod autostart;
 pub mod change;
 pub mod commands;
 pub mod configured;
@@ -63,6 +65,7 @@ pub mod exit;
 pub mod files;
 pub mod forward;
 pub mod group_limit;
+pub(crate) mod held;
 pub mod host_settings;
 pub mod hosts_file;
 pub mod inside;
@@ -89,6 +92,7 @@ pub mod outputs;
 pub mod quantity;
 pub mod resolver;
 pub mod rlimit;
+pub mod service;
 pub mod settings;
 pub mod signals;
 pub mod snapshot;

@@ -4,13 +4,14 @@
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
-use crate::{archive, doctor, events, inspect, json, life, logs, ops, stats, systems};
+use crate::{archive, autostart, doctor, events, inspect, json, life, logs, ops, stats, systems};
 
 /// Makes the schema of a type.
 type Of = fn() -> Schema;
 
 /// The commands that print JSON, and the type of what each prints; that of a line where they print lines.
 const OUTPUTS: &[(&str, Of)] = &[
+    ("autostart", schema::<Vec<autostart::Row>>),
     ("create", schema::<life::Created>),
     ("diff", schema::<systems::Difference>),
     ("doctor", schema::<Vec<doctor::Check>>),

@@ -27,6 +27,8 @@ pub use life::{
 pub use observe::{EventsArgs, InspectArgs, MetricsArgs, StatsArgs, TopArgs};
 pub use tools::{CompletionsArgs, DoctorArgs, ManArgs, ReclaimArgs, SchemaArgs};
 
+use crate::json::Restart;
+use crate::service::keeper;
 use crate::systemd_nspawn::PROGRAM;
 use crate::{exit, group_limit, nixos_container, nspawn};
 
@@ -177,6 +179,15 @@ pub struct BootArgs {
     /// How `start` calls `boot`: in a session of its own, which restarts the container when it reboots.
     #[arg(long, hide = true)]
     pub background: bool,
+    /// How `start` calls `boot` for a container with a restart policy: this process keeps the one that boots it.
+    #[arg(long, hide = true, requires = "background", value_parser = keep)]
+    pub keep: Option<Restart>,
+    /// Seconds that each later start may take until it is ready.
+    #[arg(long, hide = true, requires = "keep", default_value_t = 60)]
+    pub keep_timeout: u64,
+    /// How a keeper calls `boot`.
+    #[arg(long, hide = true, requires = "background", conflicts_with = "keep")]
+    pub kept: bool,
 }
 
 /// Who translates the container's addresses.
@@ -307,9 +318,10 @@ pub struct StartArgs {
     /// Who translates the container's addresses.
     #[command(flatten)]
     pub nat: NatArg,
-    /// Give up, and end the container, when it is not ready after so long.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub timeout: u64,
+    /// Give up, and end the container, when it is not ready after so long; startTimeout of its configuration or 60
+    /// when not given, and for a systemd unit its TimeoutStartSec=.
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
 }
 
 /// Options of `stop`.
@@ -317,7 +329,7 @@ pub struct StartArgs {
 pub struct StopArgs {
     /// The container.
     pub name: String,
-    /// Kill what is still there after so long.
+    /// Kill what is still there after so long; a systemd unit's TimeoutStopSec= may come first.
     #[arg(long, value_name = "SECONDS", default_value_t = 90)]
     pub timeout: u64,
 }
@@ -384,6 +396,13 @@ pub struct PlanArgs {
     /// With --nspawn: options, root and command as systemd-nspawn takes them.
     #[arg(last = true, requires = "nspawn", value_name = "NSPAWN_OPTIONS")]
     pub words: Vec<OsString>,
+}
+
+fn keep(text: &str) -> Result<Restart, String> {
+    [Restart::OnFailure, Restart::Always]
+        .into_iter()
+        .find(|policy| keeper::word(*policy) == text)
+        .ok_or_else(|| "on-failure or always".to_owned())
 }
 
 /// Whom the output is for.

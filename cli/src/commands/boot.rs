@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -9,10 +10,13 @@ use runtime::supervisor::{Attached, Event, HostNotify};
 use runtime::{Console, HostPaths, Outcome};
 
 use super::{Result, signals};
+use crate::admission::{self, Progress, Slot};
 use crate::args::{BootArgs, RunArgs};
 use crate::dbus::scope::Scope;
+use crate::json::Restart;
 use crate::ops::{self, BootOptions, Error, Planned, Request};
 use crate::output::Output;
+use crate::service::keeper::{self, Kept as KeptContainer};
 use crate::{events, exit, signals as names};
 
 /// How long a container may take to shut down; systemd's own default for a service.
@@ -27,15 +31,47 @@ pub(super) fn boot(args: &BootArgs, paths: &HostPaths, out: &Output) -> Result {
         // Away from the terminal of whoever said `start`. Fails only for a leader, who is away already.
         let _ = nix::unistd::setsid();
     }
+    if let Some(policy) = args.keep {
+        return keep(args, policy, paths, out);
+    }
     let restart = args.background || !in_unit();
-    let manner = Manner { restart, talkative: true, grace: GRACE, announce: None };
+    let admission = !args.background;
+    let manner =
+        Manner { restart, kept: args.kept, admission, talkative: true, grace: GRACE, announce: None };
     foreground(&manner, paths, out, || ops::boot_request(&args.name, &options, console, paths))
+}
+
+/// Stays beside the process that boots the container, and starts another one when its policy says so.
+fn keep(args: &BootArgs, policy: Restart, paths: &HostPaths, out: &Output) -> Result {
+    let signals = signals::take(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT])?;
+    let kept = KeptContainer {
+        name: &args.name,
+        policy,
+        start_timeout: Duration::from_secs(args.keep_timeout),
+        signals: &signals,
+        starter: std::env::var_os("NOTIFY_SOCKET").as_deref().and_then(HostNotify::new),
+    };
+    let supervisor = || {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("boot").arg("--host-root").arg(paths.root()).args(["--background", "--kept"]);
+        command.args(args.nat.nat.iter().flat_map(|nat| ["--nat".to_owned(), nat.to_string()]));
+        command.arg("--").arg(&args.name).stdin(Stdio::null());
+        command
+    };
+    keeper::keep(&kept, &supervisor, paths, out)
 }
 
 /// A new container. A command's output goes where ours goes; a terminal gets a pty, so that job control works inside.
 pub(super) fn run(args: &RunArgs, paths: &HostPaths, out: &Output) -> Result {
     let console = if terminal() { Console::Interactive } else { Console::Pipe };
-    let manner = Manner { restart: !in_unit(), talkative: false, grace: GRACE, announce: None };
+    let manner = Manner {
+        restart: !in_unit(),
+        kept: false,
+        admission: false,
+        talkative: false,
+        grace: GRACE,
+        announce: None,
+    };
     foreground(&manner, paths, out, || ops::run_request(args, console))
 }
 
@@ -44,6 +80,10 @@ pub(super) fn run(args: &RunArgs, paths: &HostPaths, out: &Output) -> Result {
 pub(super) struct Manner {
     /// Whether a reboot starts it again; a unit does that itself, on exit code 133.
     pub(super) restart: bool,
+    /// Whether a keeper is to hear that the end was asked for.
+    pub(super) kept: bool,
+    /// Whether, in a unit, it waits until not too many others are starting.
+    pub(super) admission: bool,
     /// Whether warnings and an ordinary end are worth a line, as with nspawn; after `run` of a command they are not.
     pub(super) talkative: bool,
     /// How long it may take to shut down before it is killed.
@@ -58,6 +98,8 @@ struct Kept<'a> {
     announce: Option<&'a str>,
     /// The scope that we are in.
     scope: Option<Scope>,
+    /// Our turn to start; given back once the container is ready.
+    slot: Option<Slot>,
 }
 
 /// Whether a service manager started us and will see how we end.
@@ -86,13 +128,23 @@ pub(super) fn foreground(
         input: Some(stdin.as_fd()),
         grace: manner.grace,
     };
-    let mut kept = Kept { announce: manner.announce.as_deref(), scope: None };
+    let mut kept = Kept { announce: manner.announce.as_deref(), scope: None, slot: None };
     loop {
         let begun = Instant::now();
         let request = request()?;
         let name = request.container.name.clone();
-        let outcome = once(&request, &attached, &mut kept, notify.as_ref(), manner, paths, out)?;
+        if let Some(notify) = notify.as_ref().filter(|_| manner.admission) {
+            kept.slot = admission::admit(notify, signals.as_fd(), paths);
+            if kept.slot.is_none() {
+                out.note(format_args!("Container {name} was asked to stop before its turn to start."));
+                return Ok(exit::SUCCESS);
+            }
+        }
+        let (outcome, asked) = once(&request, &attached, &mut kept, notify.as_ref(), manner, paths, out)?;
         let code = ended(&name, outcome, manner, out);
+        if asked && manner.kept {
+            return Ok(exit::ASKED);
+        }
         if outcome != Outcome::Rebooted || !manner.restart {
             return Ok(code);
         }
@@ -102,6 +154,7 @@ pub(super) fn foreground(
     }
 }
 
+/// One run: how it ended, and whether somebody had asked for its end.
 fn once(
     request: &Request,
     attached: &Attached<'_>,
@@ -110,7 +163,7 @@ fn once(
     manner: &Manner,
     paths: &HostPaths,
     out: &Output,
-) -> std::result::Result<Outcome, Error> {
+) -> std::result::Result<(Outcome, bool), Error> {
     if !request.container.integration.credentials.is_empty() {
         // Nor does a core dump of ours hold them, or another process of the same user read them.
         let _ = nix::sys::prctl::set_dumpable(false);
@@ -139,10 +192,27 @@ fn once(
     running.warnings().iter().for_each(|warning| out.warning(warning));
     let name = running.supervisor().name().to_owned();
     let mut asked = false;
-    let mut finished = running.supervise(attached, kept.scope.as_mut(), paths, |event| {
-        asked |= matches!(event, Event::Stopping(_) | Event::NotListening(_) | Event::Killing);
-        report(&name, &event, notify, out);
+    let Kept { scope, slot, .. } = kept;
+    if ready_at_once {
+        *slot = None;
+    }
+    let (progress, group) = (Progress::default(), running.supervisor().cgroup().to_owned());
+    let mut finished = std::thread::scope(|threads| {
+        if let Some(notify) = notify.filter(|_| slot.is_some()) {
+            threads.spawn(|| progress.tell(notify, &group));
+        }
+        let finished = running.supervise(attached, scope.as_mut(), paths, |event| {
+            asked |= matches!(event, Event::Stopping(_) | Event::NotListening(_) | Event::Killing);
+            if event == Event::Ready {
+                *slot = None;
+                progress.end();
+            }
+            report(&name, &event, notify, out);
+        });
+        progress.end();
+        finished
     })?;
+    *slot = None;
     // A reboot that a stop met on its way: whoever asked for the stop waits for our end.
     if asked && manner.restart && finished.outcome == Outcome::Rebooted {
         finished.outcome = Outcome::PoweredOff;
@@ -156,7 +226,7 @@ fn once(
         });
     }
     finished.cleanup.iter().for_each(|error| out.warning(error));
-    Ok(finished.outcome)
+    Ok((finished.outcome, asked))
 }
 
 fn report(name: &str, event: &Event, notify: Option<&HostNotify>, out: &Output) {

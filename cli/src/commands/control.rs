@@ -7,10 +7,10 @@ use runtime::HostPaths;
 use super::{Result, printed};
 use crate::args::{KillArgs, ReclaimArgs, StopArgs};
 use crate::output::Output;
-use crate::{exit, ops};
+use crate::{exit, ops, service};
 
 pub(super) fn stop(args: &StopArgs, paths: &HostPaths, out: &Output) -> Result {
-    if ops::stop(&args.name, Duration::from_secs(args.timeout), paths)? {
+    if service::stop(&args.name, Duration::from_secs(args.timeout), paths)? {
         out.warning(format_args!(
             "container {} did not shut down within {} s and was killed",
             args.name, args.timeout
@@ -20,7 +20,10 @@ pub(super) fn stop(args: &StopArgs, paths: &HostPaths, out: &Output) -> Result {
 }
 
 pub(super) fn kill(args: &KillArgs, paths: &HostPaths) -> Result {
-    ops::kill(&args.name, args.signal, paths)?;
+    match args.signal {
+        Some(signal) => ops::kill(&args.name, Some(signal), paths)?,
+        None => service::terminate(&args.name, paths)?,
+    }
     Ok(exit::SUCCESS)
 }
 

@@ -53,6 +53,8 @@ fn run(asked: Asked, call: &Call, here: &Path, paths: &HostPaths) -> Result<u8, 
     let first = meaning(asked.clone())?;
     let out = Output::bare(first.quiet || call.global.quiet, call.global.verbose);
     let manner = Manner {
+        kept: false,
+        admission: first.keep_unit,
         restart: !first.keep_unit,
         talkative: true,
         grace: Duration::MAX,

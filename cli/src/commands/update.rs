@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use runtime::HostPaths;
-use runtime::instance;
 
-use super::{Result, printed, signals, start};
-use crate::args::{
-    DiffArgs, GenerationsArgs, Global, NatArg, ReloadArgs, RollbackArgs, StartArgs, UpdateArgs,
-};
+use super::{Result, printed, signals};
+use crate::args::{DiffArgs, GenerationsArgs, ReloadArgs, RollbackArgs, UpdateArgs};
 use crate::output::Output;
+use crate::service::{self, StartRequest};
 use crate::systems::{
     self, Activation, Difference, Means, PackageChange, PackageChanged, RollbackRequest, Source,
     UpdateRequest, Updated,
@@ -20,7 +18,7 @@ use crate::{exit, ops};
 /// How long a container may take to shut down when it is restarted.
 const STOP_TIME: Duration = Duration::from_secs(90);
 
-pub(super) fn update(args: &UpdateArgs, global: &Global, paths: &HostPaths, out: &Output) -> Result {
+pub(super) fn update(args: &UpdateArgs, paths: &HostPaths, out: &Output) -> Result {
     let request = UpdateRequest {
         name: args.name.clone(),
         source: Source::of(&args.source),
@@ -28,23 +26,23 @@ pub(super) fn update(args: &UpdateArgs, global: &Global, paths: &HostPaths, out:
         snapshot: args.snapshot,
         restart: args.restart,
     };
-    let updated = with_means(global, paths, out, |means| systems::update(&request, paths, means))?;
+    let updated = with_means(paths, out, |means| systems::update(&request, paths, means))?;
     show(&updated, args.format.json, out)
 }
 
-pub(super) fn rollback(args: &RollbackArgs, global: &Global, paths: &HostPaths, out: &Output) -> Result {
+pub(super) fn rollback(args: &RollbackArgs, paths: &HostPaths, out: &Output) -> Result {
     let request = RollbackRequest {
         name: args.name.clone(),
         generation: args.generation,
         with_data: args.with_data,
         restart: args.restart,
     };
-    let updated = with_means(global, paths, out, |means| systems::rollback(&request, paths, means))?;
+    let updated = with_means(paths, out, |means| systems::rollback(&request, paths, means))?;
     show(&updated, args.format.json, out)
 }
 
-pub(super) fn reload(args: &ReloadArgs, global: &Global, paths: &HostPaths, out: &Output) -> Result {
-    let system = with_means(global, paths, out, |means| systems::reload(&args.name, paths, means))?;
+pub(super) fn reload(args: &ReloadArgs, paths: &HostPaths, out: &Output) -> Result {
+    let system = with_means(paths, out, |means| systems::reload(&args.name, paths, means))?;
     out.info(format_args!("container {} has activated {}", args.name, system.display()));
     Ok(exit::SUCCESS)
 }
@@ -86,7 +84,6 @@ pub(super) fn diff(args: &DiffArgs, paths: &HostPaths, out: &Output) -> Result {
 }
 
 fn with_means<T>(
-    global: &Global,
     paths: &HostPaths,
     out: &Output,
     work: impl FnOnce(&mut Means<'_>) -> std::result::Result<T, ops::Error>,
@@ -94,23 +91,10 @@ fn with_means<T>(
     let mut means = Means {
         progress: &mut |line| out.passed_on(line),
         signals: &|| signals::take(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]),
-        stop: &|name| ops::stop(name, STOP_TIME, paths).map(drop),
-        restart: &|name| restart(name, global, paths, out),
+        stop: &|name| service::stop(name, STOP_TIME, paths).map(drop),
+        restart: &|name| service::restart(&StartRequest::new(name), STOP_TIME, paths).map(drop),
     };
     work(&mut means)
-}
-
-fn restart(
-    name: &str,
-    global: &Global,
-    paths: &HostPaths,
-    out: &Output,
-) -> std::result::Result<(), ops::Error> {
-    if instance::find(paths, name).is_some_and(|found| found.alive) {
-        ops::stop(name, STOP_TIME, paths)?;
-    }
-    let request = StartArgs { name: name.to_owned(), nat: NatArg { nat: None }, timeout: 60 };
-    start::start(&request, global, paths, out).map(drop)
 }
 
 fn show(updated: &Updated, json: bool, out: &Output) -> Result {

@@ -191,7 +191,7 @@ fn start(connection: &mut Connection, unit: &str, request: &ScopeRequest<'_>) ->
     }
 }
 
-fn is_signal(message: &Message, interface: &str, member: &str) -> bool {
+pub(super) fn is_signal(message: &Message, interface: &str, member: &str) -> bool {
     message.kind == kind::SIGNAL && message.interface == interface && message.member == member
 }
 

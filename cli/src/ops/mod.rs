@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use netsetup::NetPaths;
 use runtime::HostPaths;
 
-pub(crate) use control::running;
+pub(crate) use control::{end_keeper, kill_processes, running, stop_in_progress};
 pub use control::{kill, stop};
 pub use error::{Error, Result};
 pub use exec::{ExecRequest, exec};

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::error::{Error, Result};
 use super::{net_paths, root_of};
-use crate::{change, events, hosts_file, machined};
+use crate::{admission, change, events, hosts_file, machined};
 
 /// Journal records with a [`CgroupPlan`].
 pub(super) const CGROUP: &str = "cgroup";
@@ -69,6 +69,7 @@ pub fn reclaim(name: Option<&str>, paths: &HostPaths) -> Result<Vec<Reclaimed>> 
         }
     };
     change::sweep(paths);
+    admission::tidy(paths);
     instance::tidy(paths);
     reclaimed
 }

@@ -269,15 +269,13 @@ fn a_container_that_runs_is_not_booted_again() {
     with_mini(|host| {
         let container = host.boot("mini");
         let before = host.snapshot();
-        for command in ["boot", "start"] {
-            let sentence = host.fails(1, &[command, "mini"]);
-            let wanted = format!(
-                "container mini is running already, supervised by process {}",
-                container.supervisor()
-            );
-            assert!(sentence.starts_with(&wanted), "{sentence}");
-            assert!(sentence.ends_with("stop it with `nixrun stop mini`"), "{sentence}");
-        }
+        let sentence = host.fails(1, &["boot", "mini"]);
+        let wanted =
+            format!("container mini is running already, supervised by process {}", container.supervisor());
+        assert!(sentence.starts_with(&wanted), "{sentence}");
+        assert!(sentence.ends_with("stop it with `nixrun stop mini`"), "{sentence}");
+        // As systemctl does it: what was asked for is so.
+        host.ok(&["start", "mini"]);
         let sentence = host.fails(1, &["reclaim", "mini"]);
         assert!(sentence.contains("running"), "{sentence}");
         assert_eq!(host.ok(&["reclaim", "--json"]).trim(), "[]");

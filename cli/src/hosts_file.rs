@@ -95,7 +95,8 @@ fn update(paths: &HostPaths, name: &str, lines: Vec<String>) -> io::Result<(bool
     let old = read_list(paths)?;
     let mut all: Vec<String> = old.iter().filter(|line| !is_of(line, name)).cloned().collect();
     all.extend(lines);
-    if all != old {
+    // With no name left also what somebody has left there who was killed before there was one.
+    if all != old || all.is_empty() {
         write_list(paths, &all)?;
     }
     let (written, host) = write_hosts(paths, &all)?;
@@ -313,6 +314,11 @@ mod tests {
         assert!(leave(&paths, "web").unwrap());
         assert_eq!(fs::read(dir.path().join("etc/hosts")).unwrap(), b"127.0.0.1 localhost\n");
         assert_eq!(fs::read_dir(dir.path().join("etc")).unwrap().count(), 1);
+        // Killed before there was a list.
+        fs::create_dir(dir.path().join("run/nixrun/.names")).unwrap();
+        fs::write(dir.path().join("run/nixrun/.names/.hosts.123"), "half").unwrap();
+        leave(&paths, "web").unwrap();
+        assert_eq!(fs::read_dir(dir.path().join("run/nixrun")).unwrap().count(), 0);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Stdio;
 
 use blackbox::{Container, Host, on_host, wait_for};
 use fixture::Kind;
@@ -224,5 +225,57 @@ fn a_hostile_hosts_file_inside_leads_nowhere() {
         wait_for("web to reach db", || reaches(host, "web", "db").then_some(()));
         assert_eq!((db.stop().code, web.stop().code), (Some(0), Some(0)));
         assert_eq!(hosts(host), FOREIGN);
+    });
+}
+
+/// Boots the container under strace(1), which kills it at the `nth` call of `call` in any thread, or in the first alone; asks
+/// it to end once it is ready, if it lives to see that.
+fn killed_at(host: &Host<'_>, (call, nth): (&str, usize), threads: bool) {
+    let inject = format!("inject={call}:signal=KILL:when={nth}");
+    let all = if threads { "-f" } else { "-q" };
+    let log = host.path("strace.log").display().to_string();
+    let mut traced =
+        host.traced(&[all, "-o", &log, "-e", &format!("trace={call}"), "-e", &inject], &["boot", "web"]);
+    let mut strace = traced.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for(&format!("its death at {call} {nth}"), || {
+        let state = fs::read(host.path("run/nixrun/web/state")).ok();
+        let state = state.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+        if let Some(pid) =
+            state.filter(|state| state["ready"] == true).and_then(|s| s["supervisor"]["pid"].as_i64())
+        {
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()),
+                Signal::SIGTERM,
+            );
+        }
+        strace.try_wait().unwrap()
+    });
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(text.contains("killed by SIGKILL"), "{call} {nth} was not reached: {text}");
+    wait_for("the end of the container", || host.processes().is_empty().then_some(()));
+}
+
+#[test]
+fn killed_at_any_step_the_hosts_file_is_whole_and_reclaim_completes_it() {
+    on_host(|host| {
+        host.write("etc/hosts", FOREIGN, 0o644);
+        install(host, "web", 1);
+        host.boot("web").stop();
+        let before = host.snapshot();
+        // The list, then the file: locked; written; in place; made; written; in place.
+        let entering = [("flock", 1), ("fsync", 1), ("fsync", 2), ("fchown", 1), ("fsync", 3), ("fsync", 4)];
+        let leaving = [("flock", 1), ("fchown", 1), ("fsync", 1), ("fsync", 2)];
+        let points =
+            entering.map(|point| (point, true)).into_iter().chain(leaving.map(|point| (point, false)));
+        for (point, threads) in points {
+            killed_at(host, point, threads);
+            let text = hosts(host);
+            let ours = text.contains("10.77.1.2 web.containers\n") && text.ends_with("::1 ip6");
+            assert!(text == FOREIGN || ours, "{point:?}: {text}");
+            host.ok(&["reclaim"]);
+            assert_eq!(hosts(host), FOREIGN, "{point:?}");
+            fs::remove_file(host.path("strace.log")).unwrap();
+            before.assert_same(&host.snapshot(), &format!("killed at {point:?}"));
+        }
     });
 }

@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use runtime::HostPaths;
 use runtime::instance::{self, State};
+use runtime::{CpuMax, HostPaths, Resources};
 
 use crate::change::Change;
 use crate::configured::{self, Files};
@@ -13,7 +13,7 @@ use crate::events::{self, Kind};
 use crate::life::edit::{self, Key, Step};
 use crate::ops::{Error, Result};
 use crate::settings::{Settings, SettingsError};
-use crate::{files, group_limit, json, nixos_boot, nixos_conf, ops};
+use crate::{files, json, nixos_boot, nixos_conf, ops};
 
 /// The limits that can change while a container runs, by their files, and what stands for none of each.
 const LIVE: [(&str, &str); 8] = [
@@ -152,16 +152,10 @@ fn check_alone(request: &SetRequest) -> Result<()> {
 fn live_write(setting: &str, state: &State) -> Result<Option<Write>> {
     let (key, value) = Key::parse(setting).map_err(|problem| wrong(setting, problem))?;
     let Some((file, none)) = live_file(&key) else { return Ok(None) };
-    let text = match serde_json::from_str::<String>(value) {
-        Ok(text) => text,
-        Err(_) => value.to_owned(),
-    };
-    let value = if text.is_empty() {
+    let value = if value.is_empty() {
         none.to_owned()
     } else {
-        let limit =
-            group_limit::parse(&format!("{file}={text}")).map_err(|problem| wrong(setting, &problem))?;
-        let settings = runtime::group_settings(&state.name, &group_limit::together(&[limit]))?;
+        let settings = runtime::group_settings(&state.name, &limits(setting)?)?;
         settings.into_iter().map(|setting| setting.value).collect()
     };
     let path = state.cgroup.join(file);
@@ -175,6 +169,31 @@ fn live_write(setting: &str, state: &State) -> Result<Option<Write>> {
         )));
     }
     Ok(Some(Write { file: path, value }))
+}
+
+/// What a setting says, read as the file's model reads it.
+fn limits(setting: &str) -> Result<Resources> {
+    let file = Path::new("--live");
+    let text = edit::edit("", &[setting.to_owned()], file).map_err(other)?;
+    let document = json::parse(text.as_bytes(), file).map_err(SettingsError::from)?.document;
+    let json::Resources { memory, cpu, pids, cpuset, .. } = document.resources.unwrap_or_default();
+    let (memory, cpu) = (memory.unwrap_or_default(), cpu.unwrap_or_default());
+    let (pids, cpuset) = (pids.unwrap_or_default(), cpuset.unwrap_or_default());
+    let limits = Resources {
+        memory_max: memory.max.map(|bytes| bytes.0),
+        memory_high: memory.high.map(|bytes| bytes.0),
+        memory_swap_max: memory.swap.unwrap_or_default().max.map(|bytes| bytes.0),
+        cpu_max: cpu.max.map(|time| CpuMax { quota: time.0.quota, period: time.0.period }),
+        cpu_weight: cpu.weight,
+        pids_max: pids.max.map(|count| count.0),
+        cpuset_cpus: cpuset.cpus.map(|list| list.0),
+        cpuset_mems: cpuset.mems.map(|list| list.0),
+        ..Resources::default()
+    };
+    match (limits.memory_max, limits.memory_high) {
+        (Some(0), _) | (_, Some(0)) => Err(wrong(setting, "with 0 nothing can run; no value is no limit")),
+        _ => Ok(limits),
+    }
 }
 
 fn live_file(key: &Key) -> Option<(&'static str, &'static str)> {

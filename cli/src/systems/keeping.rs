@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use nix::sys::signalfd::SignalFd;
 use runtime::{HostPaths, instance};
 
-use super::profile;
 use super::transition::{Means, Pending};
 use crate::change::{Change, Intent};
 use crate::live::freezer;
@@ -33,12 +32,8 @@ pub(super) fn keep(
     let signals = (means.signals)()?;
     let group = instance::find(paths, name).filter(|found| found.alive).and_then(|found| found.state);
     let group = group.map(|state| state.cgroup).filter(|group| !freezer::is_paused(group));
-    let pending = Pending {
-        generation: profile::current(name, paths)?.map(|current| current.number),
-        running: None,
-        keeping: Some(root.clone()),
-        frozen: group.clone(),
-    };
+    let begun = Pending::begun(name, paths)?;
+    let pending = Pending { keeping: Some(root.clone()), frozen: group.clone(), ..begun.clone() };
     change.intend(&Intent::Update(pending))?;
     let standing = group.map(|group| Standing::new(name, group, paths)).transpose();
     let kept = standing.and_then(|standing| {
@@ -46,7 +41,7 @@ pub(super) fn keep(
         drop(standing);
         kept
     });
-    change.done()?;
+    change.intend(&Intent::Update(begun))?;
     kept.map(|()| generation)
 }
 

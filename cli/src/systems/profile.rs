@@ -139,6 +139,21 @@ pub fn switch(name: &str, number: u64, paths: &HostPaths) -> Result<()> {
     files::replace_link(&directory.join(PROFILE), Path::new(&link(number))).map_err(failed)
 }
 
+/// Removes links that a process was making when it was killed.
+///
+/// # Errors
+/// When the profile cannot be locked.
+pub(super) fn tidy(name: &str, paths: &HostPaths) -> Result<()> {
+    let directory = directory(name, paths);
+    if directory.is_dir() {
+        let _lock = Lock::take(&directory).map_err(|error| {
+            Error::Other(format!("cannot tidy up the profile of container {name}: {error}"))
+        })?;
+        sweep(&directory);
+    }
+    Ok(())
+}
+
 /// Removes the profile with all generations, and the roots that the container's own Nix has. They need not be there.
 ///
 /// # Errors

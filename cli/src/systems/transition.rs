@@ -60,12 +60,19 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// Of what has changed nothing yet, and may have left something of its work.
+    pub(super) fn begun(name: &str, paths: &HostPaths) -> Result<Pending> {
+        let current = profile::current(name, paths)?.map(|current| current.number);
+        Ok(Pending { generation: current, running: None, keeping: None, frozen: None })
+    }
+
     /// Undoes it: an activation that somebody ended is not tried again, it may be why they did so.
     ///
     /// # Errors
     /// When the profile cannot be written.
     pub(crate) fn recover(&self, name: &str, paths: &HostPaths) -> Result<()> {
         build::forget(name, paths);
+        profile::tidy(name, paths)?;
         if let Some(group) = &self.frozen {
             freezer::thaw(group).map_err(|error| {
                 Error::Other(format!("cannot have container {name} go on by {}: {error}", group.display()))

@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use super::activate::{Live, activate};
 use super::profile::{self, Generation};
-use super::transition::{self, Activation, Means};
-use super::{Source, data, diff, keeping, obtain, restore, versions};
-use crate::change::Change;
+use super::transition::{self, Activation, Means, Pending};
+use super::{Obtained, Source, data, diff, keeping, obtain, restore, versions};
+use crate::change::{Change, Intent};
 use crate::events::{self, Kind};
 use crate::live::freezer;
 use crate::ops::{self, Error, Result};
@@ -75,13 +75,45 @@ pub fn update(request: &UpdateRequest, paths: &HostPaths, means: &mut Means<'_>)
     let settings = own(name, "updated", paths)?;
     let change = Change::begin(name, "update", paths)?;
     goes_on(name, paths)?;
-    let source = request.source.clone().unwrap_or_else(|| Source::kept(&settings));
+    change.intend(&Intent::Update(Pending::begun(name, paths)?))?;
+    let ready = prepare(request, &change, &settings, means);
+    // From here on the transition says what is to be undone.
+    let Ready { obtained, old, to, kept, warnings } = match ready {
+        Ok(ready) => ready,
+        Err(error) => {
+            change.done()?;
+            return Err(error);
+        }
+    };
+    let updated = finish(&change, old, to, request.restart, warnings, &settings, means)?;
+    obtained.remember(name, paths)?;
+    Ok(Updated { kept, ..updated })
+}
+
+/// A new system that waits for its turn.
+struct Ready {
+    obtained: Obtained,
+    old: Option<Generation>,
+    to: Generation,
+    kept: Option<u64>,
+    warnings: Vec<String>,
+}
+
+/// All that is done before the container changes.
+fn prepare(
+    request: &UpdateRequest,
+    change: &Change<'_>,
+    settings: &Settings,
+    means: &mut Means<'_>,
+) -> Result<Ready> {
+    let (name, paths) = (change.name(), change.paths());
+    let source = request.source.clone().unwrap_or_else(|| Source::kept(settings));
     let obtained = obtain(name, &source, request.nixos_path.as_deref(), paths, means.progress)?;
     let old = profile::current(name, paths)?;
     let mut warnings: Vec<String> = data::state_version_warning(name, &source, paths).into_iter().collect();
     warnings.extend(about_data(name, old.as_ref(), &obtained.system, paths));
     let kept = match (&old, request.snapshot) {
-        (Some(old), true) => Some(keeping::keep(&change, old.number, &settings, means)?),
+        (Some(old), true) => Some(keeping::keep(change, old.number, settings, means)?),
         (None, true) => {
             return Err(Error::Other(format!(
                 "container {name} has no generation yet whose data could be kept"
@@ -92,9 +124,7 @@ pub fn update(request: &UpdateRequest, paths: &HostPaths, means: &mut Means<'_>)
     let number = profile::register(name, &obtained.system, paths)?;
     obtained.keep_configuration(name, paths)?;
     let to = profile::generation(name, number, paths)?;
-    let updated = finish(&change, old, to, request.restart, warnings, &settings, means)?;
-    obtained.remember(name, paths)?;
-    Ok(Updated { kept, ..updated })
+    Ok(Ready { obtained, old, to, kept, warnings })
 }
 
 /// Takes a container back to an earlier generation, or forward again.

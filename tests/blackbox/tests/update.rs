@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use blackbox::{Host, on_host};
+use blackbox::{Host, Point, calls, on_host};
 use fixture::{Fixture, Kind};
 use serde_json::Value;
 
@@ -321,5 +321,169 @@ fn a_container_goes_on_when_its_data_cannot_be_kept() {
         assert!(error.contains("is paused") && error.contains("nixrun resume mini"), "{error}");
         host.ok(&["resume", "mini"]);
         container.stop();
+    });
+}
+
+/// Calls on which something outside nixrun changes, or is about to.
+const EFFECTS: &[&str] = &[
+    "rename",
+    "symlink",
+    "unlink",
+    "unlinkat",
+    "mkdir",
+    "mkdirat",
+    "rmdir",
+    "write",
+    "fsync",
+    "fchmod",
+    "flock",
+    "ioctl",
+    "clone3",
+    "syncfs",
+    "open_tree",
+    "openat2",
+    "pidfd_open",
+    "exit_group",
+];
+
+/// Every call of these that a run of nixrun makes, each `step`th of a kind that has many.
+fn points(host: &Host<'_>, args: &[&str], step: usize) -> Vec<Point> {
+    let file = host.path("output/trace");
+    fs::create_dir_all(host.path("output")).unwrap();
+    let done = host.traced(&["-o", file.to_str().unwrap()], args).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let effects = calls(&file).into_iter().filter(|point| EFFECTS.contains(&point.name.as_str()));
+    let all: Vec<Point> = effects.collect();
+    let few = |point: &Point| all.iter().filter(|other| other.name == point.name).count() <= 20;
+    all.iter().filter(|point| few(point) || point.nth % step == 0).cloned().collect()
+}
+
+fn killed_at(host: &Host<'_>, point: &Point, args: &[&str]) -> String {
+    let fault = format!("inject={}:signal=SIGKILL:when={}", point.name, point.nth);
+    let _ = host.traced(&["-o", "/dev/null", "-e", &fault], args).output().unwrap();
+    format!("SIGKILL at {} {}", point.name, point.nth)
+}
+
+/// No command is in between, nothing is half made.
+fn assert_settled(host: &Host<'_>, point: &str) {
+    // An empty directory of ours that all containers share is nothing.
+    let left = host.sh(&format!(
+        "cd {}; find var/lib/nixrun/changes nix/var/nix/gcroots/nixrun run/nixrun/.changes run/nixrun/.builds \
+         nix/var/nix/profiles/per-container/mini ! -type d ! -name 'system*' 2>/dev/null || :
+         find var/lib/nixos-containers/.snapshots/mini -maxdepth 1 -name '.*' 2>/dev/null || :",
+        host.dir().display()
+    ));
+    assert_eq!(left, "", "after {point}");
+}
+
+#[test]
+fn an_update_that_is_killed_anywhere_is_undone_or_was_done() {
+    on_host(|host| {
+        let [first, second] = imperative(host, Kind::Mini, "mini");
+        let container = host.boot("mini");
+        let args = ["update", "mini", "--snapshot", "--system-path", path(&second)];
+        let profile = host.path("nix/var/nix/profiles/per-container/mini");
+        let again = || {
+            host.ok(&["rollback", "mini", "1"]);
+            host.sh(&format!(
+                "rm -rf {}/system-2-link {}",
+                profile.display(),
+                host.path("var/lib/nixos-containers/.snapshots").display()
+            ));
+        };
+        let points = points(host, &args, 9);
+        again();
+        let (mut undone, mut done) = (0, 0);
+        for point in &points {
+            let point = killed_at(host, point, &args);
+            // The next command on it.
+            host.ok(&["reload", "mini"]);
+            assert_settled(host, &point);
+            let (all, current, running) = generations(host, "mini");
+            assert_eq!(current, running, "after {point}: {all:?}");
+            let expected = if current == Some(2) { &second } else { &first };
+            assert_eq!(
+                host.inside("mini", "readlink /run/current-system").trim(),
+                path(expected),
+                "after {point}"
+            );
+            if current == Some(2) {
+                done += 1
+            } else {
+                undone += 1
+            }
+            again();
+        }
+        assert!(undone > 10 && done > 0, "{undone} undone, {done} done of {}", points.len());
+        container.stop();
+    });
+}
+
+#[test]
+fn a_return_to_earlier_data_that_is_killed_anywhere_is_completed_or_was_not_begun() {
+    on_host(|host| {
+        let [_, second] = imperative(host, Kind::Mini, "mini");
+        let rows = host.root_of("mini").join("rows");
+        fs::create_dir_all(host.root_of("mini")).unwrap();
+        fs::write(&rows, "1").unwrap();
+        host.ok(&["update", "mini", "--snapshot", "--system-path", path(&second)]);
+        fs::write(&rows, "2").unwrap();
+        let (back, forth) =
+            (["rollback", "mini", "1", "--with-data"], ["rollback", "mini", "2", "--with-data"]);
+        let points = points(host, &back, 9);
+        host.ok(&forth);
+        let (mut undone, mut done) = (0, 0);
+        for point in &points {
+            let point = killed_at(host, point, &back);
+            // The next command on it, which then says that it does not run.
+            host.fails(1, &["reload", "mini"]);
+            assert_settled(host, &point);
+            let current = generations(host, "mini").1.unwrap();
+            assert_eq!(fs::read_to_string(&rows).unwrap(), current.to_string(), "after {point}");
+            let kept = host.path("var/lib/nixos-containers/.snapshots/mini").join((3 - current).to_string());
+            assert_eq!(
+                fs::read_to_string(kept.join("rows")).unwrap(),
+                (3 - current).to_string(),
+                "after {point}"
+            );
+            if current == 1 {
+                done += 1;
+                host.ok(&forth);
+            } else {
+                undone += 1;
+            }
+        }
+        assert!(undone > 5 && done > 5, "{undone} undone, {done} done of {}", points.len());
+    });
+}
+
+#[test]
+fn a_subvolume_is_kept_as_a_snapshot_with_those_nested_in_it() {
+    on_host(|host| {
+        fixture::require(&[("mkfs.btrfs", "btrfs-progs")]).unwrap();
+        let [_, second] = imperative(host, Kind::Mini, "mini");
+        let containers = host.path("var/lib/nixos-containers");
+        host.sh(&format!(
+            "truncate -s 200M {image}; mkfs.btrfs -q {image}; mkdir -p {place}; mount -o loop {image} {place}
+             btrfs -q subvolume create {place}/mini; mkdir {place}/mini/srv
+             btrfs -q subvolume create {place}/mini/srv/nested; echo deep > {place}/mini/srv/nested/rows
+             echo one > {place}/mini/rows",
+            image = host.path("image").display(),
+            place = containers.display(),
+        ));
+        host.ok(&["update", "mini", "--snapshot", "--system-path", path(&second)]);
+        let kept = containers.join(".snapshots/mini/1");
+        let inode = |place: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(place).unwrap());
+        assert_eq!(inode(&kept), 256, "it is no subvolume");
+        assert_eq!(fs::read_to_string(kept.join("srv/nested/rows")).unwrap(), "deep\n");
+        fs::write(containers.join("mini/srv/nested/rows"), "changed").unwrap();
+        host.ok(&["rollback", "mini", "--with-data"]);
+        assert_eq!(fs::read_to_string(containers.join("mini/srv/nested/rows")).unwrap(), "deep\n");
+        assert_eq!(
+            fs::read_to_string(containers.join(".snapshots/mini/2/srv/nested/rows")).unwrap(),
+            "changed"
+        );
+        host.ok(&["destroy", "mini", "--yes"]);
+        assert!(!containers.join(".snapshots").exists());
     });
 }

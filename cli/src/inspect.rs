@@ -17,10 +17,11 @@ pub use describe::describe;
 pub use live::{Ids, Live};
 pub use network::{Forward, Network, Pair};
 
+use crate::events::rfc3339;
 use crate::ops::{self, BootOptions, Error, Phase, Planned, Result};
 use crate::settings::Settings;
 use crate::systems::profile;
-use crate::{change, configured};
+use crate::{change, configured, nixos_boot, snapshot};
 
 /// Everything about one container.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -33,6 +34,8 @@ pub struct Inspection {
     pub configuration: Vec<Setting>,
     /// The system that starts next; absent where there is none.
     pub system: Option<System>,
+    /// Its data as they were under other generations, which `rollback --with-data` returns to.
+    pub snapshots: Vec<Snapshot>,
     /// What the next start does, as of `nixrun plan --json`, whose keys are no part of this schema; absent when the
     /// container has no configuration, or a wrong one.
     pub plan: Option<serde_json::Map<String, serde_json::Value>>,
@@ -55,6 +58,17 @@ pub struct System {
     pub generation: Option<u64>,
     /// How many generations there are.
     pub generations: usize,
+}
+
+/// A root directory that is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Snapshot {
+    /// The generation that it belongs to.
+    pub generation: u64,
+    /// When it was kept, as in RFC 3339, in UTC.
+    pub taken: String,
+    /// Where.
+    pub path: PathBuf,
 }
 
 /// A change that was begun and has not ended.
@@ -84,6 +98,7 @@ pub fn inspect(name: &str, paths: &HostPaths) -> Result<Inspection> {
         state: phase,
         configuration,
         system: system(name, paths),
+        snapshots: snapshots(name, paths),
         network: planned.as_ref().and_then(|planned| planned.network.as_ref()).map(network::network),
         plan: planned.as_ref().and_then(as_object),
         plan_error,
@@ -117,6 +132,18 @@ fn system(name: &str, paths: &HostPaths) -> Option<System> {
     let path = crate::lookup::lookup(paths, &path).map_or(path, |found| found.path);
     let same = generations.iter().rev().find(|generation| generation.system == path);
     Some(System { generation: same.map(|same| same.number), generations: generations.len(), path })
+}
+
+fn snapshots(name: &str, paths: &HostPaths) -> Vec<Snapshot> {
+    let settings = Settings::read(name, paths).ok();
+    let root = settings.and_then(|settings| nixos_boot::root_directory(name, &settings, paths).ok());
+    let all = root.map(|root| snapshot::list(name, &root)).unwrap_or_default();
+    let one = |one: snapshot::Snapshot| Snapshot {
+        generation: one.generation,
+        taken: rfc3339(one.taken),
+        path: one.path,
+    };
+    all.into_iter().map(one).collect()
 }
 
 fn pending(name: &str, paths: &HostPaths) -> Option<Change> {

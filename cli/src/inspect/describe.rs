@@ -23,6 +23,7 @@ pub fn describe(one: &Inspection, paint: impl Fn(&str, Option<Colour>) -> String
     };
     section("change", one.change.iter().map(|change| pending(change.holder.as_deref())).collect());
     section("system", one.system.iter().map(system).collect());
+    section("snapshots", one.snapshots.iter().map(kept).collect());
     section("configuration", configuration(&one.configuration));
     section("network", one.network.as_ref().map(network).unwrap_or_default());
     section("live", one.live.as_ref().map(live).unwrap_or_default());
@@ -42,6 +43,10 @@ fn pending(holder: Option<&str>) -> String {
             "was begun and interrupted; the next command on this container completes or undoes it".to_owned()
         }
     }
+}
+
+fn kept(snapshot: &super::Snapshot) -> String {
+    format!("of generation {}, kept {}: {}", snapshot.generation, snapshot.taken, snapshot.path.display())
 }
 
 fn system(system: &super::System) -> String {
@@ -129,7 +134,7 @@ fn summary(plan: &serde_json::Map<String, Value>, name: &str) -> Vec<String> {
     let count = |key: &str| plan.get("container").and_then(|plan| plan.get(key)?.as_array()).map(Vec::len);
     let mut lines: Vec<String> = [("mounts", "mounts"), ("warnings", "warnings")]
         .iter()
-        .filter_map(|(key, what)| Some(format!("{} {what}", count(key).filter(|count| *count > 0)?)))
+        .filter_map(|(key, what)| Some(format!("{what:<12}{}", count(key).filter(|count| *count > 0)?)))
         .collect();
     lines.push(format!("`nixrun plan {name}` shows everything"));
     lines

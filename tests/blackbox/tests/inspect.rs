@@ -101,6 +101,12 @@ fn what_cannot_start_says_why_and_an_interrupted_change_is_told() {
         assert_eq!((&all["plan"], &all["change"]["holder"]), (&Value::Null, &Value::Null));
         assert!(host.ok(&["inspect", "mini"]).contains("interrupted"));
         assert_eq!(setting(&all, "hostBridge")["value"], "br9");
+        assert_eq!(all["snapshots"], serde_json::json!([]));
+        host.write("var/lib/nixos-containers/.snapshots/mini/2/etc/machine-id", "", 0o644);
+        let kept = host.json(&["inspect", "mini", "--json"])["snapshots"].clone();
+        let path = host.path("var/lib/nixos-containers/.snapshots/mini/2");
+        assert_eq!((&kept[0]["generation"], &kept[0]["path"]), (&2.into(), &path.to_str().unwrap().into()));
+        assert!(host.ok(&["inspect", "mini"]).contains("of generation 2, kept 20"), "{kept}");
         host.write("etc/nixos-containers/mini.conf", "HOST_ADDRESS=nonsense\n", 0o644);
         let all = host.json(&["inspect", "mini", "--json"]);
         assert!(text(&all["plan_error"]).contains("nonsense"), "{all}");

@@ -98,6 +98,33 @@ fn work_is_counted_and_a_stopped_container_uses_nothing() {
 }
 
 #[test]
+fn systemd_in_a_container_is_counted_with_all_that_it_starts() {
+    on_host(|host| {
+        host.install(Kind::Base, "base");
+        let base = host.boot("base");
+        let group = base.state().unwrap()["cgroup"].as_str().unwrap().to_owned();
+        // Services come and go for a while after the readiness.
+        let stats = wait_for("figures of one moment", || {
+            let count = || host.sh(&format!("find {group} -name cgroup.procs -exec cat {{}} + | wc -l"));
+            let (before, stats, after) = (count(), host.json(&["stats", "base", "--json"]), count());
+            let counted: u64 = before.trim().parse().unwrap();
+            let same = before == after && number(&stats["pids"]["processes"]) == counted;
+            same.then_some(stats)
+        });
+        assert!(number(&stats["pids"]["processes"]) > 2, "systemd and its services: {stats}");
+        assert!(number(&stats["pids"]["current"]) >= number(&stats["pids"]["processes"]), "{stats}");
+        assert!(
+            number(&stats["cpu"]["usage_usec"]) > 100_000 && number(&stats["memory"]["current"]) > 8 << 20,
+            "{stats}"
+        );
+        let top = host.json(&["top", "--once", "--json"]);
+        assert_eq!((&top[0]["name"], &top[0]["state"]), (&"base".into(), &"running".into()));
+        assert!(top[0]["network"]["receive"]["bytes"].is_u64() && top[0]["pressure"].is_object());
+        base.stop();
+    });
+}
+
+#[test]
 fn a_container_with_the_hosts_network_has_no_traffic_of_its_own() {
     on_host(|host| {
         host.install(Kind::Mini, "mini");

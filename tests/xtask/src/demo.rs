@@ -192,7 +192,7 @@ fn wait_for_page(address: &str, patience: Duration) -> Result<String> {
     }
 }
 
-fn get(address: &str, path: &str) -> Result<String> {
+pub(crate) fn get(address: &str, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&address.parse()?, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {NAME}\r\n\r\n")?;

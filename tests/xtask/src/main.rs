@@ -6,6 +6,7 @@
 mod bench;
 mod demo;
 mod fixture_command;
+mod picture;
 mod test_command;
 mod vm;
 
@@ -28,6 +29,8 @@ enum Command {
     Demo(demo::Args),
     /// Builds a sample container's system, and a directory that stands for its host
     Fixture(fixture_command::Args),
+    /// Draws docs/top.svg and docs/plan.svg from what a terminal shows of running containers
+    Picture(picture::Args),
     /// Runs every test
     Test(test_command::Args),
     /// Builds virtual machines, and runs tests in them
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Fixture(args) => fixture_command::run(&args),
+        Command::Picture(args) => picture::run(&args),
         Command::Test(args) => test_command::run(&args),
         Command::Vm(args) => vm::run(&args),
     };

@@ -11,7 +11,7 @@ use super::{places, remove};
 use crate::change::{Change, Intent};
 use crate::configured::{self, Files};
 use crate::ops::{self, Error, Result};
-use crate::{events, files, json, systems};
+use crate::{events, files, json, service, systems};
 
 /// How often a container is ended that somebody starts again.
 const TRIES: usize = 3;
@@ -113,7 +113,8 @@ pub fn destroy(name: &str, paths: &HostPaths) -> Result<Destroyed> {
 fn ended(name: &str, root: &Path, paths: &HostPaths) -> Result<Instance> {
     for _ in 0..TRIES {
         if instance::find(paths, name).is_some_and(|found| found.alive) {
-            ops::kill(name, None, paths)?;
+            // By its unit, if it has one, which would start it again.
+            service::terminate(name, paths)?;
         }
         match ops::claim_reclaimed(name, root, RootLock::Exclusive, paths) {
             Err(_) if instance::find(paths, name).is_some_and(|found| found.alive) => {}

@@ -28,6 +28,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(30 * 60);
 /// How often systemd is told that it is not over.
 const TELL: Duration = Duration::from_secs(5);
+/// How soon it is told for the first time: a unit may have a short TimeoutStartSec=.
+const TELL_FIRST: Duration = Duration::from_secs(1);
 /// How long it then waits for the next word; longer than a busy host may keep us from a turn.
 const EXTENSION: Duration = Duration::from_secs(30);
 /// A container that gets less of a CPU than this between two words stands still.
@@ -113,9 +115,11 @@ impl Progress {
         let file: PathBuf = cgroup.join("cpu.stat");
         let begun = Instant::now();
         let mut before = Duration::ZERO;
+        let mut pause = TELL_FIRST;
         let mut over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
         while !*over && begun.elapsed() < LONGEST_START {
-            let waited = self.changed.wait_timeout(over, TELL);
+            let waited = self.changed.wait_timeout(over, pause);
+            pause = TELL;
             over = waited.unwrap_or_else(PoisonError::into_inner).0;
             if *over {
                 return;

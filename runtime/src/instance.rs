@@ -1,7 +1,7 @@
 //! The files of a running container: its lock, its write-ahead journal, its state.
 //!
 //! ```text
-//! /run/nixrun/NAME/lock      held by the supervisor; the kernel releases it when that dies
+//! /run/nixrun/NAME/lock      held by the supervisor; the kernel releases it when that dies. Says where the root is
 //!                 /journal   one JSON record a line, each written before what it names is made
 //!                 /state     one JSON object, replaced whole
 //! ```
@@ -10,10 +10,12 @@
 
 mod root_lock;
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -151,6 +153,10 @@ impl Instance {
             return Err(busy(name, directory.as_path()));
         };
         let leftover = read_journal(&directory.join("journal"));
+        // Before the root is locked: who finds us killed looks for those locks, and the state only comes much later.
+        let _ = lock.set_len(0);
+        lock.write_all_at(root.as_os_str().as_bytes(), 0)
+            .doing(|| format!("write {}", directory.join("lock").display()))?;
         let mut instance = Instance { directory, lock, nspawn: Vec::new(), leftover, parents };
         match root_lock::take(paths, root, root_lock, &mut instance.nspawn) {
             Ok(()) => Ok(instance),
@@ -305,6 +311,8 @@ pub struct Found {
     pub name: String,
     /// Whether a supervisor holds it.
     pub alive: bool,
+    /// Host path of its root; `None` when it was killed before it had said so.
+    pub root: Option<PathBuf>,
     /// Its state, once it was published.
     pub state: Option<State>,
 }
@@ -321,7 +329,9 @@ pub fn find(paths: &HostPaths, name: &str) -> Option<Found> {
     };
     let state = fs::read_to_string(directory.join("state")).ok();
     let state = state.and_then(|text| serde_json::from_str(&text).ok());
-    Some(Found { name: name.to_owned(), alive, state })
+    let root = fs::read(directory.join("lock")).ok().filter(|path| !path.is_empty());
+    let root = root.map(|path| OsString::from_vec(path).into());
+    Some(Found { name: name.to_owned(), alive, root, state })
 }
 
 /// Every container that has files, by name.

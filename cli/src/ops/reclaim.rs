@@ -88,7 +88,7 @@ fn recovered(name: String, paths: &HostPaths) -> Result<Option<Reclaimed>> {
 }
 
 fn one(name: &str, paths: &HostPaths) -> Result<Reclaimed> {
-    let root = instance::find(paths, name).and_then(|found| found.state).map(|state| state.root);
+    let root = instance::find(paths, name).and_then(|found| found.root);
     let root = root.unwrap_or_else(|| root_of(name, paths));
     let (instance, removed) = claim_reclaimed(name, &root, RootLock::IfFree, paths)?;
     instance.release();

@@ -166,7 +166,7 @@ pub fn phase_of(found: &Found) -> Phase {
 
 fn listed(found: Found) -> Listed {
     let phase = phase_of(&found);
-    let Found { name, alive, state } = found;
+    let Found { name, alive, state, .. } = found;
     let state = state.as_ref();
     Listed {
         name,

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::manifest::Manifest;
 use super::member::Member;
 use super::read::{ReadError, Sink, read};
+use super::readdress::readdress;
 use super::unpack::Unpacker;
 use super::zstd::Decoder;
 use super::{Totals, Watch};
@@ -104,6 +105,7 @@ impl Leftover {
                 return narrow.undo(change);
             }
             for file in &placed.files {
+                files::sweep(file);
                 files::remove(file).map_err(|error| failed(file, &error))?;
             }
             systems::remove_all(name, change.paths())?;
@@ -204,7 +206,11 @@ impl Sink for Importer<'_> {
                 return Ok(None);
             }
             for directory in begun.plan.leftover.around.iter().rev() {
-                fs::create_dir(directory)?;
+                // The intent has made some of them, it may be.
+                match fs::create_dir(directory) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    made => made?,
+                }
             }
             std::os::unix::fs::DirBuilderExt::mode(&mut fs::DirBuilder::new(), 0o700).create(hidden)?;
             Ok(Some(File::open(hidden)?.into()))
@@ -234,6 +240,10 @@ struct Plan {
     root: Option<PathBuf>,
     /// Configuration files: path, permissions, content.
     files: Vec<(PathBuf, u32, String)>,
+    /// Whether it gets addresses of the pool.
+    readdress: bool,
+    /// What is not going to be as it was.
+    warnings: Vec<String>,
     shift: Shift,
     leftover: Leftover,
 }
@@ -258,9 +268,6 @@ impl Plan {
         if instance::find(paths, &name).is_some() {
             return Err(refused(format!("a container called that runs or has run; {other}")));
         }
-        if request.new_addresses {
-            return Err(refused("this version of nixrun cannot give it other addresses yet".to_owned()));
-        }
         let conf = paths.join("/etc/nixos-containers").join(format!("{name}.conf"));
         let json = paths.join("/etc/nixrun").join(format!("{name}.json"));
         let texts = [(conf, &manifest.conf), (json, &manifest.json)];
@@ -283,7 +290,21 @@ impl Plan {
                 directory.display()
             )));
         }
-        clash(&name, &settings, paths).map_or(Ok(()), |why| Err(refused(why)))?;
+        let mut warnings = Vec::new();
+        let clash = clash(&name, &settings, paths);
+        let bridged = settings.document.host_bridge.is_some();
+        if bridged && request.new_addresses {
+            return Err(refused(
+                "it is on a bridge, and the pool does not know the addresses there; leave --new-addresses out, and \
+                 change its configuration afterwards"
+                    .to_owned(),
+            ));
+        }
+        let readdress = request.new_addresses || (clash.is_some() && !bridged);
+        warnings.extend(clash.map(|clash| match readdress {
+            true => format!("{clash}; {name} gets others"),
+            false => format!("{clash}, and stays as it is on a bridge; change it before both run"),
+        }));
         let root = manifest.root.then_some(place.clone());
         let mut hidden = std::ffi::OsString::from(".nixrun-import-");
         hidden.push(&name);
@@ -291,7 +312,8 @@ impl Plan {
         let around = missing_directories(&hidden);
         let shift = shift(&settings, manifest.ids_from);
         let leftover = Leftover { hidden, around, placed: None };
-        Ok((Plan { name, manifest, settings, root, files, shift, leftover }, change))
+        let plan = Plan { name, manifest, settings, root, files, readdress, warnings, shift, leftover };
+        Ok((plan, change))
     }
 
     /// Everything after the root was unpacked.
@@ -312,6 +334,14 @@ impl Plan {
         if let Some(root) = &self.root {
             rename(&self.leftover.hidden, root).map_err(|error| failed(root, error))?;
         }
+        warnings.append(&mut self.warnings);
+        // Nobody else gets them before they are in the files.
+        let mut fresh = None;
+        if self.readdress {
+            let document = &self.settings.document;
+            fresh = Some(readdress(document, &mut self.files, &mut warnings, change.paths())?);
+            self.settings = settings(&self.files)?;
+        }
         for (path, mode, text) in &self.files {
             let write = || {
                 fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
@@ -319,6 +349,7 @@ impl Plan {
             };
             write().map_err(|error| failed(path, error))?;
         }
+        drop(fresh);
         let missing = self.systems(change.paths(), &mut warnings)?;
         Ok(Imported {
             name: self.name.clone(),
@@ -397,16 +428,13 @@ fn addresses(settings: &Settings) -> Vec<String> {
     four.into_iter().chain(six).collect()
 }
 
-/// Why the addresses cannot stay.
+/// Why the addresses should not stay.
 fn clash(name: &str, settings: &Settings, paths: &HostPaths) -> Option<String> {
     let wanted = addresses(settings);
     for other in configured::list(paths).ok()?.into_iter().filter(|other| other.name != name) {
         let Ok(theirs) = Settings::read(&other.name, paths) else { continue };
         if let Some(address) = addresses(&theirs).into_iter().find(|address| wanted.contains(address)) {
-            return Some(format!(
-                "its address {address} is container {}'s; give it others with --new-addresses",
-                other.name
-            ));
+            return Some(format!("its address {address} is container {}'s", other.name));
         }
     }
     None

@@ -13,6 +13,7 @@ pub mod manifest;
 pub mod member;
 mod outfile;
 pub mod read;
+mod readdress;
 pub(crate) mod unpack;
 pub(crate) mod write;
 pub mod zstd;

@@ -29,8 +29,13 @@ impl OutFile {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
-        if path.is_dir() {
-            return Err(io::ErrorKind::IsADirectory.into());
+        // A device, or a FIFO, is no file that another one may take the place of.
+        match fs::symlink_metadata(path) {
+            Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+            Ok(found) if !found.is_file() => {
+                return Err(io::Error::other("it is no regular file; write to it by - and stdout"));
+            }
+            _ => {}
         }
         let parent = match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             Some(parent) => parent,
@@ -81,5 +86,30 @@ impl Drop for OutFile {
         if self.named {
             let _ = fs::remove_file(&self.hidden);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_but_a_file_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("fifo", &link).unwrap();
+        for path in [fifo.as_path(), &link, dir.path()] {
+            OutFile::create(path, true).unwrap_err();
+        }
+        let file = dir.path().join("file");
+        fs::write(&file, "old").unwrap();
+        OutFile::create(&file, false).unwrap_err();
+        drop(OutFile::create(&file, true).unwrap());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "old");
+        OutFile::create(&file, true).unwrap().keep().unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
     }
 }

@@ -89,6 +89,14 @@ pub fn read(stream: impl Read, sink: &mut impl Sink) -> Result<Totals, ReadError
     Ok(reading.totals)
 }
 
+/// An error of the crate, which quotes names as they are: no control character of theirs goes to a terminal.
+fn clean(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(_) => error,
+        None => io::Error::new(error.kind(), error.to_string().replace(char::is_control, "?")),
+    }
+}
+
 fn pax(entry: &mut impl Read) -> Result<Records, ReadError> {
     let mut data = Vec::new();
     let wrong = |source| ReadError::Member { path: PathBuf::from("pax header"), source };
@@ -110,8 +118,8 @@ impl Reading {
     /// What is no archive at all is called that.
     fn broken(&self, error: io::Error) -> ReadError {
         match (self.expect_root, error.kind()) {
-            (None, io::ErrorKind::Other) => ReadError::Foreign(error.to_string()),
-            _ => error.into(),
+            (None, io::ErrorKind::Other) => ReadError::Foreign(clean(error).to_string()),
+            _ => clean(error).into(),
         }
     }
 
@@ -153,7 +161,7 @@ impl Reading {
             return Ok(());
         }
         let member = Member::decode(header, records, size, data).map_err(|source| match source {
-            MemberError::Io(error) => ReadError::Stream(error),
+            MemberError::Io(error) => ReadError::Stream(clean(error)),
             MemberError::Wrong(what) => wrong(what),
         })?;
         if (self.totals.files == 0) != member.path.as_os_str().is_empty() || !root {

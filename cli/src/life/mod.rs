@@ -13,3 +13,4 @@ pub use create::{CreateRequest, Created, Creation, create};
 pub(crate) use destroy::is_declarative;
 pub use destroy::{Destroyed, Destruction, Doomed, destroy, doomed};
 pub use look::{Addresses, HostKey, addresses, host_key};
+pub(crate) use pool::{Fresh, fresh};

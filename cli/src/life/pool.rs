@@ -13,7 +13,8 @@ use serde_json::Value;
 
 use crate::configured;
 use crate::env_file;
-use crate::ops::{Error, Result};
+use crate::host_settings::HostSettings;
+use crate::ops::{Error, Result, net_paths};
 
 /// What nixpkgs' `nixos-container create` locks.
 const LOCK: &str = "/run/lock/nixos-container";
@@ -45,6 +46,30 @@ impl PoolLock {
         let file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| failed(errno.into()))?;
         Ok(PoolLock { _file: file })
     }
+}
+
+/// Addresses that nobody else gets as long as this lives: the host's end and the container's.
+#[derive(Debug)]
+pub(crate) struct Fresh {
+    /// Of IPv4.
+    pub(crate) four: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// Of IPv6, where the host has a pool of them.
+    pub(crate) six: Option<(Ipv6Addr, Ipv6Addr)>,
+    _lock: PoolLock,
+}
+
+/// Free addresses of the host's pools, of the families that are asked for.
+///
+/// # Errors
+/// When a pool is full, or the host's settings or another container's files cannot be read.
+pub(crate) fn fresh(four: bool, six: bool, paths: &HostPaths) -> Result<Fresh> {
+    let lock = PoolLock::take(paths)?;
+    let host = HostSettings::read(paths)?;
+    let net = net_paths(paths);
+    let mut taken = Taken::read(paths, &net)?;
+    let four = four.then(|| pick4(host.address_pool, &mut taken)).transpose()?;
+    let six = host.address_pool6.filter(|_| six).map(|pool| pick6(pool, &mut taken)).transpose()?;
+    Ok(Fresh { four, six, _lock: lock })
 }
 
 /// What is given out already.

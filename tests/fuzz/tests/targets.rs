@@ -6,6 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use fuzz::{assert_sentence, class_of};
+use nixrun::archive::manifest::Manifest;
+use nixrun::archive::member::{Member, Records};
+use nixrun::archive::read::{Sink, read};
+use nixrun::archive::zstd::Decoder;
 use nixrun::journal::{Journal, JournalFile};
 use nixrun::systemd_nspawn::{self, Asked, CredentialSource, OPTIONS, Stop, Surroundings, getopt};
 use nixrun::{env_file, json, nixos_conf};
@@ -179,6 +183,75 @@ fn nixos_container_conf() {
         assert_eq!(pairs(&again), pairs(&assignments));
         match nixos_conf::parse(&text, Path::new("/x.conf")) {
             Ok(_) => format!("{} assignments", assignments.len().min(20)),
+            Err(error) => {
+                let sentence = error.to_string();
+                assert_sentence(&sentence);
+                class_of(&sentence)
+            }
+        }
+    });
+}
+
+/// Takes everything and makes nothing.
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn manifest(&mut self, _manifest: Manifest) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn member(&mut self, member: Member, data: &mut dyn std::io::Read) -> std::io::Result<()> {
+        let plain = member.path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        assert!(plain, "{:?} leads elsewhere", member.path);
+        // What is read is written the same way.
+        let (records, header, map) = member.encode();
+        let records = Records::parse(&Records::encode(&records)).expect("our own records");
+        let size = header.entry_size().expect("our own size");
+        let again = Member::decode(&header, &records, size, &mut &map[..]).expect("our own member");
+        assert_eq!(again, member);
+        std::io::copy(data, &mut std::io::sink()).map(drop)
+    }
+}
+
+#[test]
+fn container_archive() {
+    let tokens = [
+        "root/",
+        "..",
+        "/",
+        "\0",
+        "SCHILY.xattr.user.x=",
+        "GNU.sparse.major=1",
+        "mtime=-1.5",
+        "path=root/",
+        "1\n",
+        "nixrun.end",
+    ];
+    fuzz::run("container_archive", &tokens, |input| {
+        let mut input = input.to_vec();
+        // Else next to nothing would get past the checksum of its header.
+        for block in input.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
+            block[148..156].fill(b' ');
+            let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+        match read(&input[..], &mut Nowhere) {
+            Ok(totals) => format!("{} files", totals.files),
+            Err(error) => {
+                let sentence = error.to_string();
+                assert_sentence(&sentence);
+                class_of(&sentence)
+            }
+        }
+    });
+}
+
+#[test]
+fn zstd_frames() {
+    fuzz::run("zstd_frames", &["\u{28}\u{b5}\u{2f}"], |input| {
+        let mut limited = std::io::Read::take(Decoder::new(input), 1 << 22);
+        match std::io::copy(&mut limited, &mut std::io::sink()) {
+            Ok(bytes) => format!("{} bytes", bytes.checked_ilog2().unwrap_or(0)),
             Err(error) => {
                 let sentence = error.to_string();
                 assert_sentence(&sentence);

@@ -1,4 +1,4 @@
-{ lib, rustPlatform }:
+{ lib, stdenv, rustPlatform, installShellFiles }:
 
 rustPlatform.buildRustPackage {
   pname = "nixrun";
@@ -10,6 +10,16 @@ rustPlatform.buildRustPackage {
   cargoBuildFlags = [ "--package" "nixrun" ];
   # The tests make namespaces and boot containers, as root.
   doCheck = false;
+
+  nativeBuildInputs = [ installShellFiles ];
+  # Made by the program itself, where this machine can run it.
+  postInstall = lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
+    for shell in bash zsh fish; do
+      "$out/bin/nixrun" completions "$shell" > "nixrun.$shell"
+    done
+    installShellCompletion --cmd nixrun --bash nixrun.bash --zsh nixrun.zsh --fish nixrun.fish
+    "$out/bin/nixrun" man "$out/share/man/man8"
+  '';
 
   meta = {
     description = "Boots NixOS containers in milliseconds: a replacement for systemd-nspawn";

@@ -34,6 +34,32 @@ Exit codes:
          exec: what the command exited with.
 What is said of exec is true of run NAME, login and root-login, too.";
 
+/// The rows of [`TABLE`]: a code, and what it means.
+#[must_use]
+pub fn rows() -> Vec<(&'static str, String)> {
+    let mut rows: Vec<(&str, String)> = Vec::new();
+    for line in TABLE.lines().filter(|line| line.starts_with(' ')) {
+        match (line.get(..9).map(str::trim), line.get(9..)) {
+            (Some(""), Some(more)) => {
+                if let Some((_, meaning)) = rows.last_mut() {
+                    *meaning += " ";
+                    *meaning += more.trim();
+                }
+            }
+            (Some(code), Some(meaning)) => rows.push((code, meaning.trim().to_owned())),
+            _ => {}
+        }
+    }
+    rows
+}
+
+/// What [`TABLE`] says behind its rows.
+#[must_use]
+pub fn note() -> String {
+    let behind: Vec<&str> = TABLE.lines().skip(1).filter(|line| !line.starts_with(' ')).collect();
+    behind.join(" ")
+}
+
 /// The code for a PID 1 that exited by itself: its own, but for 133, which only a reboot may mean.
 #[must_use]
 pub fn of_pid1(code: u8) -> u8 {
@@ -56,6 +82,10 @@ mod tests {
             assert!(TABLE.lines().any(|l| l.starts_with(&format!("  {code:<7}"))), "{code}");
         }
         assert!(TABLE.lines().all(|line| line.len() <= 100));
+        let rows = rows();
+        assert!(note().starts_with("What is said of exec"), "{:?}", note());
+        assert_eq!(rows.len(), 9, "{rows:?}");
+        assert!(rows.iter().all(|(code, meaning)| !code.is_empty() && meaning.ends_with('.')), "{rows:?}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use nixrun::{args, commands, output};
+use nixrun::{args, commands, completion, output};
 use runtime::sys::alloc::Bump;
 
 #[global_allocator]
@@ -17,6 +17,9 @@ fn main() -> ExitCode {
     }
     if let Some(call) = args::Call::of_nixos_container(&words) {
         return ExitCode::from(commands::nixos_container(&call));
+    }
+    if let Some(asked) = std::env::var_os(completion::VARIABLE) {
+        return ExitCode::from(commands::complete(&asked, &words));
     }
     ExitCode::from(match args::parse(words) {
         Ok(invocation) => commands::dispatch(invocation),

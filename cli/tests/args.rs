@@ -29,6 +29,30 @@ fn the_definition_is_consistent() {
 }
 
 #[test]
+fn every_command_is_under_a_heading_once() {
+    let definition = args::definition();
+    let mut commands: Vec<&str> = definition.get_subcommands().map(clap::Command::get_name).collect();
+    let mut headed: Vec<&str> = args::GROUPS.iter().flat_map(|(_, names)| *names).copied().collect();
+    commands.sort_unstable();
+    headed.sort_unstable();
+    assert_eq!(headed, commands);
+}
+
+#[test]
+fn help_lists_the_commands_under_their_headings() {
+    let help = args::parse(words("nixrun --help")).unwrap_err().to_string();
+    for (heading, names) in args::GROUPS {
+        let (_, behind) = help.split_once(&format!("\n{heading}:\n")).unwrap();
+        let first = behind.lines().next().unwrap();
+        assert!(
+            first.starts_with(&format!("  {} ", names[0])) && !first.trim_end().ends_with(names[0]),
+            "{first}"
+        );
+    }
+    assert!(help.lines().all(|line| line.chars().count() <= 130), "{help}");
+}
+
+#[test]
 fn both_ways_agree() {
     for line in [
         "nixrun boot web",

@@ -10,6 +10,7 @@ mod life;
 mod observe;
 mod run;
 mod tools;
+mod whole;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,8 @@ pub use life::{
     ResumeArgs, RollbackArgs, SetArgs, SourceArgs, TerminateArgs, UpdateArgs,
 };
 pub use observe::{EventsArgs, InspectArgs, MetricsArgs, StatsArgs, TopArgs};
-pub use tools::{CompletionsArgs, DoctorArgs, ManArgs, ReclaimArgs, SchemaArgs};
+pub use tools::{CompletionsArgs, DoctorArgs, ManArgs, ReclaimArgs, SchemaArgs, Shell};
+pub use whole::{GROUPS, definition};
 
 use crate::json::Restart;
 use crate::service::keeper;
@@ -423,7 +425,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, cla
     let command = args.get(1).and_then(|name| name.to_str());
     let mut invocation = match command.and_then(|name| parse_only(name, &args[1..])) {
         Some(invocation) => invocation,
-        None => Invocation::try_parse_from(&args)?,
+        None => whole::parse(&args)?,
     };
     if let Command::Run(run) = &mut invocation.command {
         run.settle(&args)

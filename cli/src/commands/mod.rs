@@ -20,6 +20,7 @@ use runtime::HostPaths;
 
 pub use nixos_container::nixos_container;
 pub use nspawn::nspawn;
+pub use tools::complete;
 
 use crate::args::{Command, Invocation};
 use crate::ops::Error;

@@ -40,6 +40,10 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("dbus-monitor", "dbus-bin"),
     ("nix-instantiate", "nix-bin"),
     ("zstd", "zstd"),
+    ("zsh", "zsh"),
+    ("fish", "fish"),
+    ("groff", "groff-base"),
+    ("man", "man-db"),
 ];
 
 /// One part of the tests and how it went.

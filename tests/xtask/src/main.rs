@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
 mod bench;
+mod day;
 mod demo;
 mod fixture_command;
 mod picture;
@@ -25,6 +26,8 @@ struct Cli {
 enum Command {
     /// Measures nixrun beside systemd-nspawn, bwrap, crun, runc and the kernel alone
     Bench(bench::Args),
+    /// Runs the README's day with nixrun, and prints what the commands say
+    Day(day::Args),
     /// Boots the sample container and shows it; with --check, unattended and thoroughly
     Demo(demo::Args),
     /// Builds a sample container's system, and a directory that stands for its host
@@ -43,6 +46,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
+        Command::Day(args) => day::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Fixture(args) => fixture_command::run(&args),
         Command::Picture(args) => picture::run(&args),

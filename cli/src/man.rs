@@ -16,7 +16,7 @@ const SECTION: &str = "8";
 /// None but those of memory.
 pub fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
     let nixrun = args::definition();
-    let commands = nixrun.get_subcommands().filter(|command| command.get_name() != "help");
+    let commands = nixrun.get_subcommands().filter(|one| !one.is_hide_set() && one.get_name() != "help");
     let commands: Vec<clap::Command> = commands.cloned().collect();
     let others: Vec<String> = commands.iter().map(display_name).collect();
     let mut pages = vec![page(nixrun, &others)?];

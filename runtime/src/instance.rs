@@ -104,6 +104,13 @@ pub struct State {
     pub confinement: Confinement,
     /// Its addresses, without prefixes.
     pub addresses: Vec<String>,
+    /// The signal that asks its PID 1 to shut down.
+    #[serde(default)]
+    pub stop_signal: i32,
+    /// Whether its supervisor is a thread of a program that does other things, too: a signal to that process asks nothing
+    /// of the supervisor.
+    #[serde(default)]
+    pub embedded: bool,
     /// Names of the ends that its links have on the host.
     #[serde(default)]
     pub links: Vec<String>,

@@ -100,8 +100,3 @@ fn perform(invocation: Invocation, out: Output) -> u8 {
 fn printed(result: std::io::Result<()>) -> std::result::Result<(), Error> {
     result.map_err(|error| Error::Other(format!("cannot write to stdout: {error}")))
 }
-
-/// What is being built says so.
-fn missing(what: &str) -> Result {
-    Err(Error::Other(format!("cannot do {what}: this version of nixrun does not have it yet")))
-}

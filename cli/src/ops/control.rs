@@ -16,6 +16,7 @@ use runtime::instance::{self, State};
 use runtime::sys::process::pidfd_send_signal;
 use runtime::{HostPaths, instance::ProcessId};
 
+use super::embedded;
 use super::error::{Error, Result};
 use super::reclaim;
 use super::show::not_running;
@@ -34,6 +35,9 @@ const STOPS: &str = "/run/nixrun/.stop";
 /// # Errors
 /// When the container does not run, or does not end.
 pub fn stop(name: &str, timeout: Duration, paths: &HostPaths) -> Result<bool> {
+    if let Some(state) = embedded::find(name, paths) {
+        return embedded::stop(&state, timeout, paths);
+    }
     let target = Target::find(name, paths)?;
     let Some(process) = target.process.as_ref() else {
         return Err(not_running(name, paths));
@@ -72,6 +76,9 @@ pub fn kill(name: &str, signal_number: Option<i32>, paths: &HostPaths) -> Result
         let state = running(name, paths)?;
         let leader = state.leader.open().ok_or_else(|| not_running(name, paths))?;
         return signal(leader.as_fd(), number, name);
+    }
+    if let Some(state) = embedded::find(name, paths) {
+        return embedded::kill(&state, paths);
     }
     let target = Target::find(name, paths)?;
     if target.process.is_none() {

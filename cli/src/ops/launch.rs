@@ -7,8 +7,8 @@ use netsetup::{Applied, NetFacts, NetworkConfig, NetworkPlan, Resource};
 use runtime::instance::{Instance, ProcessId, Record, RootLock, State};
 use runtime::supervisor::{Attached, Event};
 use runtime::{
-    Cgroup, ContainerConfig, DevicePolicy, HostFacts, HostPaths, Outcome, Paused, Plan, Prepared, Program,
-    Supervisor, Users,
+    Cgroup, CgroupParent, ContainerConfig, DevicePolicy, HostFacts, HostPaths, Outcome, Paused, Plan,
+    Prepared, Program, Supervisor, Users,
 };
 use serde::Serialize;
 
@@ -78,6 +78,9 @@ pub struct Planned {
     /// Who runs the container, as systemd-machined is told.
     #[serde(skip)]
     manager: String,
+    /// Whether it is one of several of this process.
+    #[serde(skip)]
+    embedded: bool,
     /// What is kept in its files and the host's while it runs.
     #[serde(skip)]
     names: Names,
@@ -111,6 +114,7 @@ impl Planned {
             notes: request.notes.clone(),
             wait_for_links: request.wait_for_links,
             manager: request.container.manager.clone(),
+            embedded: request.container.cgroup == CgroupParent::Beside,
             names,
         })
     }
@@ -171,6 +175,7 @@ fn start_claimed(
     planned: Planned,
     paths: &HostPaths,
 ) -> Result<(Supervisor, Option<Applied>, State)> {
+    let embedded = planned.embedded;
     let Planned { container, network, unit, names, .. } = planned;
     let registered = unit.is_some_and(|unit| unit.register);
     let mut records = records(&container, network.as_ref(), registered);
@@ -187,7 +192,7 @@ fn start_claimed(
         }
         None => None,
     };
-    let state = state(&paused, network.as_ref())?;
+    let state = State { embedded, ..state(&paused, network.as_ref())? };
     let supervisor = paused.resume()?;
     // While the program begins to run: nobody can have asked for it yet.
     instance.publish(&state)?;
@@ -269,6 +274,8 @@ fn state(paused: &Paused, network: Option<&NetworkPlan>) -> Result<State> {
             .map(|plan| plan.addresses().iter().map(ToString::to_string).collect())
             .unwrap_or_default(),
         links: network.map(host_links).unwrap_or_default(),
+        stop_signal: plan.stop_signal,
+        embedded: false,
     })
 }
 

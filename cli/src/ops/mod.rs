@@ -2,6 +2,7 @@
 
 mod control;
 mod display;
+mod embedded;
 mod error;
 mod exec;
 mod inside;

@@ -35,6 +35,7 @@ use commands::Commands;
 use console::Forward;
 use memory::OomKills;
 use stop::Stop;
+pub use stop::listens;
 
 /// How a container ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

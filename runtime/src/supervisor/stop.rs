@@ -124,7 +124,8 @@ fn send(launched: &Launched, signal: i32) -> Result<(), Error> {
 }
 
 /// Whether the process handles the signal or, like systemd with its signalfd, blocks it to read it.
-fn listens(pid: libc::pid_t, signal: i32) -> bool {
+#[must_use]
+pub fn listens(pid: libc::pid_t, signal: i32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     ["SigCgt:", "SigBlk:"].iter().any(|field| has_signal(&status, field, signal))
 }

@@ -52,8 +52,11 @@ fn set(words: &[&str]) -> BTreeSet<String> {
 #[test]
 fn bash_is_offered_commands_containers_options_and_files() {
     with_containers(|host| {
-        let commands: BTreeSet<String> =
-            nixrun::args::definition().get_subcommands().map(|one| one.get_name().to_owned()).collect();
+        let commands: BTreeSet<String> = nixrun::args::definition()
+            .get_subcommands()
+            .filter(|one| !one.is_hide_set())
+            .map(|one| one.get_name().to_owned())
+            .collect();
         let offered = bash(host, &[""]);
         let missing: Vec<_> = commands.difference(&offered).collect();
         assert!(missing.is_empty(), "without {missing:?}");
@@ -149,7 +152,8 @@ fn the_manual_has_a_page_for_every_command_and_man_likes_them() {
         let pages = read();
         let names: BTreeSet<String> = pages.iter().map(|(name, _)| name.clone()).collect();
         let expected = nixrun::args::definition();
-        let expected = expected.get_subcommands().filter(|one| one.get_name() != "help");
+        let expected =
+            expected.get_subcommands().filter(|one| !one.is_hide_set() && one.get_name() != "help");
         let mut expected: BTreeSet<String> =
             expected.map(|one| format!("nixrun-{}.8", one.get_name())).collect();
         expected.insert("nixrun.8".to_owned());

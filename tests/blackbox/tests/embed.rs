@@ -257,6 +257,29 @@ fn a_stop_is_escalated_and_a_kill_is_at_once() {
     });
 }
 
+/// From outside: a signal to the supervisor's process would be this test's.
+#[test]
+fn the_commands_stop_and_kill_a_container_of_a_program() {
+    on_host(|host| {
+        let name = name("outside");
+        let paths = configured(host, std::slice::from_ref(&name));
+        let start = || {
+            let container = Launch::configured(&name, &paths).unwrap().start().unwrap();
+            container.wait_ready(SOON).unwrap();
+            container
+        };
+        let container = start();
+        host.ok(&["stop", &name]);
+        assert_eq!(container.wait().unwrap().outcome, Outcome::PoweredOff);
+        let container = start();
+        host.ok(&["kill", &name]);
+        assert_eq!(container.wait().unwrap().outcome, Outcome::Killed(9));
+        let deaf = script(host, &name, "trap '' TERM; while :; do sleep 1000; done").start().unwrap();
+        host.ok(&["stop", "--timeout", "0", &name]);
+        assert_eq!(deaf.wait().unwrap().outcome, Outcome::Killed(9));
+    });
+}
+
 #[test]
 fn the_example_keeps_three_running() {
     on_host(|host| {

@@ -43,7 +43,7 @@ pub struct Slot {
     _held: Option<Held>,
 }
 
-/// Takes a slot, waiting for one if need be: at most [`LONGEST_WAIT`]. `None` when `interrupt` becomes readable first.
+/// Takes a slot, waiting for one if need be: some minutes at most. `None` when `interrupt` becomes readable first.
 /// Where slots cannot be had, because /run cannot be written to or the host's settings not read, nobody is kept waiting.
 pub fn admit(notify: &HostNotify, interrupt: BorrowedFd<'_>, paths: &HostPaths) -> Option<Slot> {
     // What is wrong with the settings is not this container's fault.

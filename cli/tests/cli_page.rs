@@ -14,7 +14,7 @@ const HEAD: &str = "\
 COMMAND --help` says the same, and `nixrun man DIRECTORY` writes it as manual pages. Shells complete commands, options and the
 names of containers: `nixrun completions bash`, `zsh` or `fish` prints what to source.
 
-Called by the name `systemd-nspawn`, nixrun takes that program's command line ([nspawn.md](nspawn.md)).
+Called by the name `systemd-nspawn` or `nixos-container`, nixrun takes that program's command line ([nspawn.md](nspawn.md)).
 ";
 
 /// Commands whose exit codes say more than done (0), failed (1) and a wrong command line (2).

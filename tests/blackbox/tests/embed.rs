@@ -89,10 +89,7 @@ fn a_container_outlives_the_thread_that_started_it_and_the_program_is_as_before(
         let end = container.stop().unwrap();
         assert_eq!((end.outcome, end.cleanup), (Outcome::PoweredOff, Vec::new()));
         let seen: Vec<Event> = events.into_iter().collect();
-        assert!(
-            seen.contains(&Event::Ready) && seen.contains(&Event::Stopping(37)),
-            "events: {seen:?}"
-        );
+        assert!(seen.contains(&Event::Ready) && seen.contains(&Event::Stopping(37)), "events: {seen:?}");
         // Whoever asks later gets the same answer.
         assert_eq!(container.wait_timeout(Duration::ZERO).unwrap().unwrap().outcome, Outcome::PoweredOff);
         assert_eq!(container.stop().unwrap().outcome, Outcome::PoweredOff);

@@ -4,6 +4,7 @@
 //! a third of the system calls of a launch, so [`parse`] builds only the definition of the command that the first
 //! argument names. Help, errors, and options before the command go through the full definition.
 
+mod call;
 mod data;
 mod inside;
 mod life;
@@ -13,12 +14,13 @@ mod tools;
 mod whole;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use netsetup::{Forward, Nat};
 use runtime::{CapSet, Console, Mount};
 
+pub use call::Call;
 pub use data::{CpArgs, ExportArgs, ImportArgs};
 pub use inside::{LoginArgs, LogsArgs, ShowHostKeyArgs, ShowIpArgs};
 pub use life::{
@@ -31,8 +33,7 @@ pub use whole::{GROUPS, definition};
 
 use crate::json::Restart;
 use crate::service::keeper;
-use crate::systemd_nspawn::PROGRAM;
-use crate::{exit, group_limit, nixos_container, nspawn};
+use crate::{exit, group_limit, nspawn};
 
 /// What the user asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
@@ -432,66 +433,6 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, cla
             .map_err(|problem| clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, problem))?;
     }
     Ok(invocation)
-}
-
-/// A call in the manner of systemd-nspawn.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
-    /// What getopt's messages and `--help` call the program.
-    pub program: String,
-    /// Options of every command.
-    pub global: Global,
-    /// The words behind the program's name.
-    pub words: Vec<OsString>,
-}
-
-impl Call {
-    /// Recognises one without clap: `systemd-nspawn …`, or `nixrun nspawn …` with options of every command before
-    /// `nspawn`.
-    #[must_use]
-    pub fn of_nspawn(words: &[OsString]) -> Option<Call> {
-        Call::of(words, PROGRAM, "nspawn")
-    }
-
-    /// The same of `nixos-container …` and `nixrun nixos-container …`.
-    #[must_use]
-    pub fn of_nixos_container(words: &[OsString]) -> Option<Call> {
-        Call::of(words, nixos_container::PROGRAM, nixos_container::PROGRAM)
-    }
-
-    fn of(words: &[OsString], name: &str, command: &str) -> Option<Call> {
-        let (program, mut rest) = words.split_first()?;
-        let mut global = Global { host_root: "/".into(), verbose: 0, quiet: false };
-        if Path::new(program).file_name() == Some(name.as_ref()) {
-            let program = program.to_string_lossy().into_owned();
-            return Some(Call { program, global, words: rest.to_vec() });
-        }
-        loop {
-            let (word, behind) = rest.split_first()?;
-            rest = behind;
-            match word.to_str()? {
-                word if word == command => {
-                    return Some(Call {
-                        words: rest.to_vec(),
-                        ..Call::of_command(&global, Default::default())
-                    });
-                }
-                "--host-root" => {
-                    let (root, behind) = rest.split_first()?;
-                    (global.host_root, rest) = (root.into(), behind);
-                }
-                "-v" | "--verbose" => global.verbose = global.verbose.saturating_add(1),
-                "-q" | "--quiet" => global.quiet = true,
-                _ => return None,
-            }
-        }
-    }
-
-    /// What clap has read.
-    #[must_use]
-    pub fn of_command(global: &Global, args: NspawnArgs) -> Call {
-        Call { program: "nixrun nspawn".to_owned(), global: global.clone(), words: args.words }
-    }
 }
 
 /// One command with the options that every command has, and nothing else.

@@ -39,6 +39,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("dbus-daemon", "dbus-daemon"),
     ("dbus-monitor", "dbus-bin"),
     ("nix-instantiate", "nix-bin"),
+    ("mkfs.btrfs", "btrfs-progs"),
     ("zstd", "zstd"),
     ("zsh", "zsh"),
     ("fish", "fish"),

@@ -246,15 +246,13 @@ impl Launched {
     }
 
     fn died(&mut self) -> Error {
+        let who = if self.attendant.is_some() { "the command" } else { "the container's first process" };
         let how = match self.reap() {
             Ok(Ended::Exited(status)) => format!("exited with status {status}"),
             Ok(Ended::Killed(signal)) => format!("was killed by signal {signal}"),
             Err(error) => error.to_string(),
         };
-        Error::new(
-            ErrorKind::System,
-            format!("the container's first process {how} before it could execute its program"),
-        )
+        Error::new(ErrorKind::System, format!("{who} {how} before it could execute its program"))
     }
 
     /// Waits for the end of the child.

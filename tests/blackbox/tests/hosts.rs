@@ -151,8 +151,11 @@ fn list_status_and_plan_have_their_keys() {
         let list: serde_json::Value = serde_json::from_str(&host.ok(&["list", "--json"])).unwrap();
         let keys = [
             "addresses",
+            "autoStart",
             "cgroup",
             "configuration",
+            "declarative",
+            "generation",
             "leader",
             "name",
             "phase",
@@ -160,6 +163,7 @@ fn list_status_and_plan_have_their_keys() {
             "program",
             "root",
             "supervisor",
+            "system",
             "uptime",
             "uuid",
         ];

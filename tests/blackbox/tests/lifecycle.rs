@@ -251,10 +251,15 @@ fn a_suspended_exec_does_not_hold_up_the_stop() {
         let mut exec = host.nixrun(&["exec", "t", "--", "/probe/busybox", "sleep", "1000"]);
         let mut exec = exec.stdin(std::process::Stdio::null()).spawn().unwrap();
         let group = state["cgroup"].as_str().unwrap().to_owned() + "/nixrun-exec/cgroup.procs";
-        wait_for("the command", || std::fs::read_to_string(&group).ok().filter(|pids| !pids.is_empty()));
+        let runs = |pid: &str| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.starts_with(b"/probe/busybox\0sleep\0")
+        };
+        wait_for("the command", || std::fs::read_to_string(&group).ok()?.lines().any(runs).then_some(()));
         kill(Pid::from_raw(exec.id() as i32), Signal::SIGTSTP).unwrap();
         assert_eq!(container.stop().code, Some(0));
-        assert_eq!(exec.wait().unwrap().code(), Some(128 + 9));
+        // Asked to end, by SIGHUP and SIGTERM, or killed with PID 1, which ends as soon.
+        assert!(matches!(exec.wait().unwrap().code(), Some(129 | 137 | 143)));
     });
 }
 

@@ -186,14 +186,13 @@ fn a_clock_that_jumps_changes_nothing() {
 }
 
 #[test]
-fn without_such_a_unit_a_supervisor_of_our_own_is_started_in_a_scope() {
+fn without_such_a_unit_a_supervisor_of_our_own_is_started() {
     host();
     sh("rm /etc/systemd/system/container@.service; systemctl daemon-reload");
     container("box", READY, r#", "restart": "on-failure""#);
     sh("nixrun start box && nixrun stop box");
     let before = guest::footprint();
     sh("nixrun start box");
-    assert_eq!(property("machine-box.scope", "ActiveState"), "active");
     let leader = || sh("nixrun status --json box | grep -o '\"leader\": [0-9]*'");
     let first = leader();
     sh("nixrun kill --signal=USR1 box");
@@ -202,8 +201,7 @@ fn without_such_a_unit_a_supervisor_of_our_own_is_started_in_a_scope() {
         status.contains("\"phase\": \"running\"") && !status.contains(&format!("{first},"))
     };
     wait_until("another PID 1", PATIENCE, || again(&first));
-    // systemd's stop of the scope is a stop.
-    sh("systemctl stop machine-box.scope");
+    sh("nixrun stop box");
     wait_until("the keeper's end", PATIENCE, || !attempt("test -e /run/nixrun/.keepers").success);
     guest::assert_nothing_left(&before, Duration::from_secs(10));
 }

@@ -81,7 +81,14 @@ pub(super) fn forget(name: &str, paths: &HostPaths) {
 /// What came of a source: the system, the configuration that is to be kept, what keeps the system from being collected.
 type Built = (PathBuf, Option<String>, Option<TemporaryRoot>);
 
-pub(super) fn obtain(
+/// Makes or finds the system of container `name`. `nixos_path` is where nixpkgs' `nixos` is, `<nixpkgs/nixos>` when
+/// `None`.
+///
+/// Building starts Nix, which works for the store below the host's root.
+///
+/// # Errors
+/// When there is no such system, Nix is missing or its build fails: a sentence with the last line that it said.
+pub fn obtain(
     name: &str,
     source: &Source,
     nixos_path: Option<&Path>,

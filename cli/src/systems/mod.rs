@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use runtime::HostPaths;
 
-pub use build::Obtained;
+pub use build::{Obtained, obtain};
 pub use diff::{Change as PackageChanged, Difference, PackageChange, diff};
 pub use generations::{ListedGeneration, generations};
 pub use restore::Restoring;
@@ -38,23 +38,6 @@ use crate::snapshot;
 
 /// What hears of the work: each line that Nix says, as it comes.
 pub type Progress<'a> = &'a mut dyn FnMut(&str);
-
-/// Makes or finds the system of container `name`. `nixos_path` is where nixpkgs' `nixos` is, `<nixpkgs/nixos>` when
-/// `None`.
-///
-/// Building starts Nix, which works for the store below the host's root.
-///
-/// # Errors
-/// When there is no such system, Nix is missing or its build fails: a sentence with the last line that it said.
-pub fn obtain(
-    name: &str,
-    source: &Source,
-    nixos_path: Option<&Path>,
-    paths: &HostPaths,
-    progress: Progress<'_>,
-) -> Result<Obtained> {
-    build::obtain(name, source, nixos_path, paths, progress)
-}
 
 /// Whether a path lies in a path of the store, or is one.
 pub(crate) fn in_store(path: &Path) -> bool {

@@ -17,6 +17,7 @@ mod listing;
 mod probe_root;
 pub mod prometheus;
 mod pty;
+mod scripted;
 mod snapshot;
 
 pub use binary::{example_binary, nixrun_binary};
@@ -27,6 +28,7 @@ pub use inject::{Point, calls};
 pub use listing::listing;
 pub use probe_root::{COMPARABLE, both, in_place, nspawn, probe_root, usr_root};
 pub use pty::Pty;
+pub use scripted::{PATIENT, script};
 pub use snapshot::Snapshot;
 
 use std::time::{Duration, Instant};
